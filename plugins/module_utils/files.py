@@ -1,0 +1,88 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Files that are either the old one or the new one, never a part, and never readable by others for a moment."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import tempfile
+
+
+class Ownership:
+    """Account and group that written files are given; ``None`` leaves what the writing process has."""
+
+    def __init__(self, owner: str | None = None, group: str | None = None) -> None:
+        """Look up *owner* and *group* (names).
+
+        Raises:
+            KeyError: the account or group does not exist.
+        """
+        self.uid = pwd.getpwnam(owner).pw_uid if owner else -1
+        self.gid = grp.getgrnam(group).gr_gid if group else -1
+
+    def apply(self, path: str, follow_symlinks: bool = True) -> None:
+        """Give *path* to the account, where that is a change."""
+        if self.uid == -1 and self.gid == -1:
+            return
+        found = os.stat(path, follow_symlinks=follow_symlinks)
+        if self.uid not in (-1, found.st_uid) or self.gid not in (-1, found.st_gid):
+            os.chown(path, self.uid, self.gid, follow_symlinks=follow_symlinks)
+
+
+def read_text(path: str) -> str | None:
+    """Return the text of *path*, or None where there is no such file."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None
+
+
+def write_text(path: str, text: str, mode: int = 0o600, ownership: Ownership | None = None) -> None:
+    """Replace *path* by *text* in one step; a reader sees the old file or the new one.
+
+    The temporary file is made beside *path* with mode 0600 and given *mode* before the step, so that a secret is at no
+    time readable by others. A failure (a full or read-only disk) leaves the old file as it was.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    directory = os.path.dirname(path)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, mode)
+        if ownership:
+            ownership.apply(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def make_directory(path: str, mode: int = 0o700, ownership: Ownership | None = None) -> bool:
+    """Make directory *path*, and its parents, with *mode*; return whether anything changed.
+
+    Raises:
+        OSError: the directory cannot be made, or *path* is something else.
+    """
+    if os.path.isdir(path):
+        if (os.stat(path).st_mode & 0o7777) == mode:
+            return False
+        os.chmod(path, mode)
+        return True
+    parent = os.path.dirname(path)
+    if parent and not os.path.isdir(parent):
+        os.makedirs(parent, mode=0o755, exist_ok=True)
+    os.mkdir(path, mode)
+    os.chmod(path, mode)
+    if ownership:
+        ownership.apply(path)
+    return True

@@ -1,0 +1,336 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One description of a long-running process, rendered for each service manager.
+
+A `Definition` says what runs; a `Manager` lays it down and keeps it running. The hash of the definition and the
+fingerprint of the cluster's identity are in the environment of each process: that, and nothing kept beside it, tells
+whether a running process is the wanted one, so that an interrupted run loses no restart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shlex
+import signal
+import time
+import typing as t
+from collections.abc import Callable, Iterable
+
+PREFIX = "IPYPARALLEL_"
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+MANAGED = "Managed by Ansible (collection ipyparallel.cluster): changes are overwritten."
+
+
+class ProcessError(RuntimeError):
+    """A process cannot be laid down, started or stopped; the message names it, what was tried and its log."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ManagedFile:
+    """A file that belongs to a process and is laid down with it."""
+
+    path: str
+    content: str
+    mode: int = 0o600
+    secret: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Definition:
+    """What a process is, whatever keeps it running."""
+
+    cluster: str
+    name: str
+    command: tuple[str, ...] = ()
+    description: str = ""
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    directory: str = "/"
+    umask: str = "077"
+    instances: tuple[str, ...] | None = None
+    stop_timeout: int = 10
+    files: tuple[ManagedFile, ...] = ()
+    watched: dict[str, str] = dataclasses.field(default_factory=dict)
+    fingerprint: str = ""
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that change when a running process would have to be restarted to be as described.
+
+        The number of instances is not part of it: a pool that grows does not restart what runs.
+        """
+        parts = {
+            "command": self.command,
+            "environment": self.environment,
+            "directory": self.directory,
+            "umask": self.umask,
+            "stop_timeout": self.stop_timeout,
+            "files": {file.path: file.content for file in self.files},
+            "watched": self.watched,
+            "fingerprint": self.fingerprint,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Names of the single processes, each with its instance (an empty text where there is one process only)."""
+        if self.instances is None:
+            return {self.name: ""}
+        return {f"{self.name}-{instance}": instance for instance in self.instances}
+
+    def marked_environment(self, instance: str) -> dict[str, str]:
+        """Return the environment of an instance, with what tells other parts of the collection what it is."""
+        return {
+            **self.environment,
+            f"{PREFIX}CLUSTER": self.cluster,
+            f"{PREFIX}PROCESS": self.name,
+            f"{PREFIX}INSTANCE": instance,
+            f"{PREFIX}FINGERPRINT": self.fingerprint,
+            f"{PREFIX}DEFINITION": self.digest,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """A process of a cluster that runs on this host, read from ``/proc``."""
+
+    pid: int
+    parent: int
+    name: str
+    instance: str
+    fingerprint: str
+    digest: str
+
+
+def resolve_command(command: Iterable[str]) -> tuple[str, ...]:
+    """Return *command* with the links in its directory resolved, so that a unit names the environment it was made for."""
+    program, *arguments = command
+    return (os.path.join(os.path.realpath(os.path.dirname(program)), os.path.basename(program)), *arguments)
+
+
+def parse_environ(data: bytes) -> dict[str, str]:
+    """Return the environment in the form of ``/proc/<pid>/environ`` as a dictionary."""
+    pairs = (entry.partition(b"=") for entry in data.split(b"\0") if b"=" in entry)
+    return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, _sign, value in pairs}
+
+
+def process_environ(pid: int) -> dict[str, str]:
+    """Return the environment that process *pid* was started with; empty where it is gone or another's."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as stream:
+            return parse_environ(stream.read())
+    except (FileNotFoundError, PermissionError, ProcessLookupError):
+        return {}
+
+
+def parent_of(pid: int) -> int:
+    """Return the parent of process *pid*, 0 where it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
+            return int(stream.read().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether process *pid* exists and is no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
+            return stream.read().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def ancestors(pid: int) -> set[int]:
+    """Return process *pid* and all processes above it."""
+    chain: set[int] = set()
+    while pid > 0 and pid not in chain:
+        chain.add(pid)
+        pid = parent_of(pid)
+    return chain
+
+
+def running_processes(cluster: str, main_only: bool = True) -> list[Running]:
+    """Return the processes of *cluster* that run on this host, as far as this account may see them.
+
+    Args:
+        cluster: name of the cluster.
+        main_only: leave out the children (schedulers, nannies, kernels), which inherit the marks of their parents.
+    """
+    found: dict[int, Running] = {}
+    # a playbook that is run in a terminal of the cluster's own JupyterLab inherits its marks
+    own = ancestors(os.getpid())
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        marks = process_environ(int(entry)) if int(entry) not in own else {}
+        if marks.get(f"{PREFIX}CLUSTER") != cluster or f"{PREFIX}PROCESS" not in marks:
+            continue
+        found[int(entry)] = Running(
+            pid=int(entry),
+            parent=parent_of(int(entry)),
+            name=marks[f"{PREFIX}PROCESS"],
+            instance=marks.get(f"{PREFIX}INSTANCE", ""),
+            fingerprint=marks.get(f"{PREFIX}FINGERPRINT", ""),
+            digest=marks.get(f"{PREFIX}DEFINITION", ""),
+        )
+    if not main_only:
+        return list(found.values())
+
+    def is_main(process: Running) -> bool:
+        parent = found.get(process.parent)
+        return parent is None or (parent.name, parent.instance) != (process.name, process.instance)
+
+    return [process for process in found.values() if is_main(process)]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until *condition* holds, for *seconds* at most; return whether it does."""
+    deadline = time.monotonic() + seconds
+    pause = 0.01
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.2)
+    return True
+
+
+def end_processes(pids: Iterable[int], seconds: float) -> None:
+    """End processes of this account: ask, wait *seconds*, then force."""
+    remaining = set(pids)
+    for number, limit in ((signal.SIGTERM, seconds), (signal.SIGKILL, 5.0)):
+        for pid in remaining:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if wait_until(lambda: not any(is_alive(pid) for pid in remaining), limit):
+            return
+        remaining = {pid for pid in remaining if is_alive(pid)}
+
+
+def check_file(file: ManagedFile) -> None:
+    """Check the content of *file* by the ending of its name: Python is compiled, JSON is read.
+
+    Raises:
+        ProcessError: it is not well-formed.
+    """
+    try:
+        if file.path.endswith(".py"):
+            compile(file.content, file.path, "exec")
+        elif file.path.endswith(".json"):
+            json.loads(file.content)
+    except (SyntaxError, ValueError) as error:
+        raise ProcessError(f"the content for {file.path} is not well-formed: {error}") from None
+
+
+def tail(path: str, lines: int = 15) -> list[str]:
+    """Return the last *lines* of a log, empty where there is none."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - 200 * lines))
+            return stream.read().decode("utf-8", "replace").splitlines()[-lines:]
+    except FileNotFoundError:
+        return []
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """A single process as its manager sees it."""
+
+    name: str
+    state: str
+    pid: int | None = None
+    since: int | None = None
+    digest: str = ""
+    log: str = ""
+
+    @property
+    def runs(self) -> bool:
+        """Whether the manager keeps it running; it may be between two starts."""
+        return self.state in {"starting", "running", "backoff"}
+
+
+@dataclasses.dataclass
+class Plan:
+    """What has to happen so that the processes are as described."""
+
+    start: list[str] = dataclasses.field(default_factory=list)
+    restart: list[str] = dataclasses.field(default_factory=list)
+    stop: list[str] = dataclasses.field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything to do."""
+        return bool(self.start or self.restart or self.stop)
+
+    @property
+    def lines(self) -> list[str]:
+        """The plan in words, for a diff."""
+        return [f"{verb} {name}" for verb in ("stop", "restart", "start") for name in sorted(getattr(self, verb))]
+
+
+def make_plan(wanted: dict[str, str], units: Iterable[Unit], state: str) -> Plan:
+    """Compare what should run with what does.
+
+    Args:
+        wanted: names of the single processes, each with the digest it should run with; an empty digest accepts any.
+        units: the single processes as their manager sees them.
+        state: ``started``, ``stopped`` or ``absent``.
+    """
+    plan = Plan()
+    seen = {unit.name: unit for unit in units}
+    for name, unit in seen.items():
+        if unit.runs and (state != "started" or name not in wanted):
+            plan.stop.append(name)
+    if state == "started":
+        for name, digest in wanted.items():
+            unit = seen.get(name, Unit(name, "absent"))
+            if not unit.runs:
+                plan.start.append(name)
+            elif digest and unit.digest != digest:
+                plan.restart.append(name)
+    return plan
+
+
+class Manager(t.Protocol):
+    """What keeps processes running: systemd, supervisor."""
+
+    def render(self, definition: Definition) -> list[ManagedFile]:
+        """Return the manager's own files for a definition."""
+        ...
+
+    def defined(self) -> list[str]:
+        """Return the names of the processes that are laid down for this cluster on this host."""
+        ...
+
+    def paths(self, name: str) -> list[str]:
+        """Return the manager's own files of process *name*."""
+        ...
+
+    def laid_down(self, name: str) -> dict[str, str]:
+        """Return the single processes that the definition on disk names, each with its digest."""
+        ...
+
+    def units(self, name: str) -> list[Unit]:
+        """Return the single processes of *name*, running or not."""
+        ...
+
+    def validate(self, definition: Definition) -> None:
+        """Check the rendered definition with the manager's own parser, before anything is written."""
+        ...
+
+    def apply(self, name: str, plan: Plan) -> None:
+        """Take the laid down definition into use and carry out the plan."""
+        ...
+
+    def release(self) -> None:
+        """End what the manager keeps for the cluster alone, if nothing of it runs any more."""
+        ...
+
+
+def shell_line(command: Iterable[str]) -> str:
+    """Return *command* as one line that a shell, and supervisor, splits into the same words again."""
+    return " ".join(shlex.quote(word) for word in command)

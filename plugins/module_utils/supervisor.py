@@ -1,0 +1,359 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The service manager for hosts without systemd or without root: one supervisord per cluster.
+
+supervisord reads ``<config>/supervisord.conf``, which includes ``<config>/supervisor.d/<process>.conf``. Each single process
+is a program of its own, so that a pool grows without a restart of what runs.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import glob
+import hashlib
+import os
+import pwd
+import re
+import resource
+import subprocess
+import tempfile
+import typing as t
+
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import write_text
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import (
+    MANAGED,
+    PREFIX,
+    SEARCH_PATH,
+    Definition,
+    ManagedFile,
+    Plan,
+    ProcessError,
+    Unit,
+    end_processes,
+    is_alive,
+    process_environ,
+    running_processes,
+    shell_line,
+    tail,
+    wait_until,
+)
+
+OPEN_FILES = 65536
+START_SECONDS = 1
+"""A process that lives this long has started; one that ends before is tried again, later each time."""
+RETRIES = 1_000_000
+"""supervisor gives up for good after ``startretries``; a cluster's processes never do."""
+
+
+def escape(text: str) -> str:
+    """Escape what supervisor would expand: more than half of all CURVE keys, and many paths, hold a ``%``."""
+    return text.replace("%", "%%")
+
+
+def quote(value: str) -> str:
+    """Return *value* as a quoted text of supervisor's ``environment`` option.
+
+    Raises:
+        ProcessError: it holds a line break or a null character, which no environment file can carry.
+    """
+    if any(character in value for character in "\n\r\0"):
+        raise ProcessError("the value of an environment variable must be one line without a null character")
+    # supervisor reads the option with shlex, whose double quotes know the backslash as an escape
+    return '"' + escape(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def program(definition: Definition, unit: str, instance: str, log: str) -> str:
+    """Return the section of supervisor's configuration for a single process."""
+    environment = ",".join(
+        f"{name}={quote(value)}" for name, value in sorted(definition.marked_environment(instance).items())
+    )
+    options = {
+        "command": escape(shell_line(definition.command)),
+        "directory": escape(definition.directory),
+        "environment": environment,
+        "umask": definition.umask,
+        "autostart": "true",
+        "autorestart": "true",
+        "startsecs": START_SECONDS,
+        "startretries": RETRIES,
+        "stopsignal": "TERM",
+        "stopwaitsecs": definition.stop_timeout,
+        "killasgroup": "true",
+        "redirect_stderr": "true",
+        "stdout_logfile": escape(log),
+        "stdout_logfile_maxbytes": "10MB",
+        "stdout_logfile_backups": 3,
+    }
+    lines = [f"[program:{unit}]", *(f"{name}={value}" for name, value in options.items())]
+    return "\n".join(lines) + "\n"
+
+
+class Supervisor:
+    """One supervisord, for one cluster of one account."""
+
+    def __init__(self, cluster: str, config: str, log: str, run: str, environment: str) -> None:
+        """Describe the supervisord of *cluster*.
+
+        Args:
+            cluster: its name.
+            config: directory of the definitions.
+            log: directory of the logs.
+            run: directory of the socket and the process id.
+            environment: the Python environment that holds supervisor; a link is resolved.
+        """
+        self.cluster = cluster
+        self.config = config
+        self.log = log
+        self.run = run
+        self.environment = os.path.realpath(environment)
+        self.socket = os.path.join(run, "supervisor.sock")
+        self.main_path = os.path.join(config, "supervisord.conf")
+
+    # What is laid down
+
+    def path(self, name: str) -> str:
+        """Return the file that defines process *name*."""
+        return os.path.join(self.config, "supervisor.d", f"{name}.conf")
+
+    def log_path(self, unit: str) -> str:
+        """Return the log of a single process."""
+        return os.path.join(self.log, f"{unit}.log")
+
+    def paths(self, name: str) -> list[str]:
+        """Return the manager's own files of process *name*."""
+        return [self.path(name)]
+
+    def defined(self) -> list[str]:
+        """Return the names of the processes that are laid down."""
+        found = glob.glob(os.path.join(glob.escape(self.config), "supervisor.d", "*.conf"))
+        return sorted(os.path.basename(path).removesuffix(".conf") for path in found)
+
+    def laid_down(self, name: str) -> dict[str, str]:
+        """Return the single processes that the definition on disk names, each with its digest."""
+        parser = configparser.RawConfigParser(comment_prefixes=(";",))
+        parser.read(self.path(name), encoding="utf-8")
+        mark = re.compile(PREFIX + r'DEFINITION="([0-9a-f]+)"')
+        return {
+            section.removeprefix("program:"): "".join(mark.findall(parser.get(section, "environment")))
+            for section in parser.sections()
+        }
+
+    def main_text(self) -> str:
+        """Return ``supervisord.conf``."""
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        files = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+        return f"""\
+; {MANAGED}
+[unix_http_server]
+file={escape(self.socket)}
+chmod=0600
+
+[supervisord]
+identifier=ipyparallel-{self.cluster}
+logfile={escape(os.path.join(self.log, "supervisord.log"))}
+logfile_maxbytes=1MB
+logfile_backups=3
+pidfile={escape(os.path.join(self.run, "supervisord.pid"))}
+minfds={files}
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+[supervisorctl]
+serverurl=unix://{escape(self.socket)}
+
+[include]
+files = supervisor.d/*.conf
+"""
+
+    def render(self, definition: Definition) -> list[ManagedFile]:
+        """Return ``supervisord.conf`` and the file of the process."""
+        programs = [
+            program(definition, unit, instance, self.log_path(unit)) for unit, instance in definition.units.items()
+        ]
+        text = "\n".join([f"; {MANAGED}\n", *programs])
+        return [ManagedFile(self.main_path, self.main_text()), ManagedFile(self.path(definition.name), text)]
+
+    def validate(self, definition: Definition) -> None:
+        """Let supervisor's own parser read the definition, in a directory of its own.
+
+        Raises:
+            ProcessError: supervisor refuses it.
+        """
+        with tempfile.TemporaryDirectory() as directory:
+            os.mkdir(os.path.join(directory, "supervisor.d"))
+            for file in self.render(definition):
+                write_text(os.path.join(directory, os.path.relpath(file.path, self.config)), file.content)
+            script = "import sys; from supervisor.options import ServerOptions; ServerOptions().realize(sys.argv[1:])"
+            python = os.path.join(self.environment, "bin", "python")
+            main = os.path.join(directory, "supervisord.conf")
+            done = subprocess.run(
+                [python, "-c", script, "-c", main], capture_output=True, text=True, check=False, cwd=directory
+            )
+        if done.returncode:
+            reason = done.stderr.strip().splitlines()
+            raise ProcessError(f"supervisor refuses the definition of {definition.name}: {reason[-1] if reason else '?'}")
+
+    # What runs
+
+    @property
+    def digest(self) -> str:
+        """Changes when a running supervisord would have to be restarted to be as described."""
+        return hashlib.sha256((self.environment + self.main_text()).encode()).hexdigest()[:16]
+
+    def rpc(self) -> t.Any:
+        """Return supervisor's interface over its socket (``supervisor.*`` of its XML-RPC API)."""
+        from xmlrpc.client import ServerProxy
+
+        from supervisor.xmlrpc import SupervisorTransport
+
+        transport = SupervisorTransport(serverurl=f"unix://{self.socket}")
+        server: t.Any = ServerProxy("http://127.0.0.1", transport=transport)
+        return server.supervisor
+
+    def pid(self) -> int | None:
+        """Return the process id of the supervisord that answers, or None."""
+        if not os.path.exists(self.socket):
+            return None
+        try:
+            return int(self.rpc().getPID())
+        except (OSError, ValueError):
+            return None
+
+    def units(self, name: str) -> list[Unit]:
+        """Return the single processes of *name* that supervisord knows."""
+        if self.pid() is None:
+            return []
+        found = []
+        for info in self.rpc().getAllProcessInfo():
+            pid = info["pid"] or None
+            marks = process_environ(pid) if pid else {}
+            # A program between two starts has no process; its own definition is then what supervisord has loaded.
+            if info["name"] != name and not info["name"].startswith(f"{name}-"):
+                continue
+            found.append(
+                Unit(
+                    name=info["name"],
+                    state=info["statename"].lower(),
+                    pid=pid,
+                    since=info["start"] or None,
+                    digest=marks.get(f"{PREFIX}DEFINITION", ""),
+                    log=self.log_path(info["name"]),
+                )
+            )
+        return found
+
+    def ensure(self) -> None:
+        """Start supervisord where it does not run; restart it where it runs as something else.
+
+        Processes of the cluster that nobody supervises, because their supervisord was killed, are ended first: they would
+        hold the ports of those that are to be started.
+        """
+        pid = self.pid()
+        if pid is not None and process_environ(pid).get(f"{PREFIX}DEFINITION") != self.digest:
+            self.shutdown()
+            pid = None
+        if pid is not None:
+            return
+        end_processes([process.pid for process in running_processes(self.cluster, main_only=False)], seconds=10)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.socket)
+        account = pwd.getpwuid(os.getuid())
+        command = [os.path.join(self.environment, "bin", "supervisord"), "-c", self.main_path]
+        environment = {
+            "HOME": account.pw_dir,
+            "USER": account.pw_name,
+            "LOGNAME": account.pw_name,
+            "LANG": "C.UTF-8",
+            "PATH": f"{self.environment}/bin:{SEARCH_PATH}",
+            f"{PREFIX}CLUSTER": self.cluster,
+            f"{PREFIX}PROCESS": "supervisord",
+            f"{PREFIX}DEFINITION": self.digest,
+        }
+        done = subprocess.run(
+            command, env=environment, cwd="/", capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
+        if done.returncode or not wait_until(lambda: self.pid() is not None, seconds=15):
+            log = tail(os.path.join(self.log, "supervisord.log"), 5)
+            raise ProcessError(
+                f"supervisord of cluster {self.cluster} does not start ({shell_line(command)}): "
+                f"{(done.stdout + done.stderr).strip() or '; '.join(log) or 'no message'}"
+            )
+
+    def shutdown(self) -> None:
+        """Stop supervisord and all it runs.
+
+        Raises:
+            ProcessError: it is still there after the longest stop time-out.
+        """
+        pid = self.pid()
+        if pid is None:
+            return
+        self.rpc().shutdown()
+        if not wait_until(lambda: not is_alive(pid), seconds=600):
+            raise ProcessError(f"supervisord of cluster {self.cluster} (pid {pid}) does not end")
+
+    def apply(self, name: str, plan: Plan) -> None:
+        """Load the definition from disk and carry out *plan*; starts happen together, stops too.
+
+        Raises:
+            ProcessError: supervisord refuses or does not answer.
+        """
+        from xmlrpc.client import Fault
+
+        stopping = plan.stop + plan.restart
+        if self.pid() is not None:
+            self._stop(stopping)
+        elif not plan.start:
+            return
+        try:
+            self.ensure()
+            rpc = self.rpc()
+            added, changed, removed = rpc.reloadConfig()[0]
+            # reloadConfig only tells; what is not ours here is left to its own call
+            for group in {*changed, *removed}:
+                if self._is_ours(name, group):
+                    self._stop([group])
+                    rpc.removeProcessGroup(group)
+            for group in {*changed, *added}:
+                if self._is_ours(name, group):
+                    rpc.addProcessGroup(group)
+            known = {info["name"]: info["statename"] for info in rpc.getAllProcessInfo()}
+            for unit in plan.start + plan.restart:
+                if known.get(unit) in {"STOPPED", "EXITED", "FATAL"}:
+                    # a program that was only just added is started by supervisord itself, a moment later
+                    with contextlib.suppress(Fault):
+                        rpc.startProcess(unit, False)
+        except (OSError, Fault) as error:
+            raise ProcessError(f"supervisord of cluster {self.cluster} did not do as told for {name}: {error}") from error
+
+    def release(self) -> None:
+        """Stop supervisord when nothing runs under it, and remove its file when nothing is defined."""
+        if self.pid() is not None:
+            running = [info["name"] for info in self.rpc().getAllProcessInfo() if info["pid"]]
+            if not running:
+                self.shutdown()
+        if not self.defined():
+            for path in (self.main_path, os.path.join(self.log, "supervisord.log")):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+
+    def _is_ours(self, name: str, unit: str) -> bool:
+        return unit == name or unit.startswith(f"{name}-")
+
+    def _stop(self, units: list[str]) -> None:
+        from xmlrpc.client import Fault
+
+        rpc = self.rpc()
+        for unit in units:
+            with contextlib.suppress(Fault):
+                rpc.stopProcess(unit, False)
+
+        def stopped() -> bool:
+            return not any(info["pid"] for info in rpc.getAllProcessInfo() if info["name"] in units)
+
+        if not wait_until(stopped, seconds=3600):
+            raise ProcessError(f"{', '.join(units)} of cluster {self.cluster} do not stop")
+
+

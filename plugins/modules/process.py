@@ -1,0 +1,362 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Lay down, start, stop or remove a long-running process of a cluster and its files."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: process
+short_description: Lay down, start, stop or remove a long-running process of a cluster and its files
+version_added: 0.1.0
+author: The ipyparallel.cluster authors (@ipyparallel)
+description:
+  - One call lays down the files of a process, has its definition checked by the service manager's own parser, takes it into
+    use, and starts, restarts or stops it. It does not wait until the process is ready.
+  - The hash of the definition is in the environment of the process. A running process with another hash is restarted, so
+    that an interrupted run loses no restart.
+  - A process may have several instances, which share one definition. When their number changes, those that stay are left
+    alone.
+options:
+  cluster:
+    description: Name of the cluster.
+    type: str
+    required: true
+  name:
+    description: Name of the process within the cluster, such as V(controller) or V(engines-default).
+    type: str
+    required: true
+  state:
+    description:
+      - V(started) lays down the definition that is given and lets it run. Without O(command) it starts what is laid down.
+      - V(stopped) ends the process and leaves its definition.
+      - V(absent) ends it and removes its definition and its O(files).
+    type: str
+    choices: [started, stopped, absent]
+    default: started
+  manager:
+    description: The service manager that keeps the process running.
+    type: str
+    choices: [supervisor]
+    default: supervisor
+  config:
+    description: Directory of the definitions.
+    type: path
+    required: true
+  log:
+    description: Directory of the logs.
+    type: path
+    required: true
+  run:
+    description: Directory of sockets and process ids.
+    type: path
+    required: true
+  prefix:
+    description: Directory of the cluster's software. C(current) in it is the link to the environment.
+    type: path
+    required: true
+  description:
+    description: What the process is, for people who look at the service manager.
+    type: str
+    default: ""
+  command:
+    description:
+      - Program and arguments. Links in the directory of the program are resolved, so that the definition names the
+        environment it was made for.
+    type: list
+    elements: str
+  environment:
+    description:
+      - Environment variables. Service managers show them, so they hold no secrets.
+    type: dict
+    default: {}
+  directory:
+    description: Working directory.
+    type: path
+    default: /
+  umask:
+    description: Mode that new files of the process do not get.
+    type: str
+    default: "077"
+  instances:
+    description:
+      - How many of them run. The environment variable E(IPYPARALLEL_INSTANCE) counts them from 0.
+      - Without it, there is one process, and the variable is empty.
+    type: int
+  stop_timeout:
+    description: Seconds that a process has to end by itself before it is killed. For engines this is the time to drain.
+    type: int
+    default: 10
+  fingerprint:
+    description: Fingerprint of the cluster's identity that the process is started with.
+    type: str
+    default: ""
+  directories:
+    description: Directories to make before the files.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Path of the directory.
+        type: path
+        required: true
+      mode:
+        description: Its mode, octal.
+        type: str
+        default: "0700"
+  files:
+    description: Files that belong to the process. A change restarts it.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Path of the file.
+        type: path
+        required: true
+      content:
+        description: Its content. Files named C(.py) and C(.json) are checked before anything is written.
+        type: str
+      mode:
+        description: Its mode, octal.
+        type: str
+        default: "0600"
+      secret:
+        description: Its content, in place of O(files[].content), kept out of diff and output.
+        type: str
+  watch:
+    description: Paths of files that others write, and whose change must restart the process.
+    type: list
+    elements: path
+    default: []
+  owner:
+    description: Account that files and directories are given to.
+    type: str
+  group:
+    description: Group that files and directories are given to.
+    type: str
+extends_documentation_fragment:
+  - ipyparallel.cluster.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+seealso:
+  - module: ipyparallel.cluster.process_info
+"""
+
+EXAMPLES = r"""
+- name: Start two engines
+  ipyparallel.cluster.process:
+    cluster: ipyparallel
+    name: engines-default
+    manager: supervisor
+    config: /home/ada/.config/ipyparallel/ipyparallel
+    log: /home/ada/.local/state/ipyparallel/ipyparallel/log
+    run: /home/ada/.local/state/ipyparallel/ipyparallel/run
+    prefix: /home/ada/.local/share/ipyparallel/ipyparallel
+    command: [/home/ada/.local/share/ipyparallel/ipyparallel/current/bin/ipengine]
+    instances: 2
+"""
+
+RETURN = r"""
+processes:
+  description: The single processes after the call, as their manager sees them.
+  type: list
+  elements: dict
+  returned: success, outside check mode
+  sample:
+    - {name: engines-default-0, state: running, pid: 4711, since: 1780000000}
+actions:
+  description: What was done, or would be done, to single processes.
+  type: list
+  elements: str
+  returned: success
+  sample: [restart engines-default-0]
+"""
+
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import (
+    Ownership,
+    make_directory,
+    read_text,
+    write_text,
+)
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import respawn
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import (
+    Definition,
+    ManagedFile,
+    ProcessError,
+    check_file,
+    make_plan,
+    resolve_command,
+)
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.supervisor import Supervisor
+
+
+def read_definition(params: dict[str, t.Any]) -> Definition:
+    """Return the definition that the options describe."""
+    files = [
+        ManagedFile(file["path"], file["content"] or file["secret"], int(file["mode"], 8), file["secret"] is not None)
+        for file in params["files"]
+    ]
+    count = params["instances"]
+    return Definition(
+        cluster=params["cluster"],
+        name=params["name"],
+        command=resolve_command(params["command"]),
+        description=params["description"],
+        environment={name: str(value) for name, value in params["environment"].items()},
+        directory=params["directory"],
+        umask=params["umask"],
+        instances=None if count is None else tuple(str(number) for number in range(count)),
+        stop_timeout=params["stop_timeout"],
+        files=tuple(files),
+        watched={path: read_text(path) or "" for path in params["watch"]},
+        fingerprint=params["fingerprint"],
+    )
+
+
+def differences(files: list[ManagedFile]) -> tuple[list[ManagedFile], list[dict[str, str]]]:
+    """Return the files that differ from what is on disk, and a diff of them without secrets."""
+    changed, diff = [], []
+    for file in files:
+        before = read_text(file.path)
+        if before == file.content and (os.stat(file.path).st_mode & 0o7777) == file.mode:
+            continue
+        changed.append(file)
+        shown = ("(secret)\n" if before else "", "(secret, changed)\n") if file.secret else (before or "", file.content)
+        diff.append({"before_header": file.path, "after_header": file.path, "before": shown[0], "after": shown[1]})
+    return changed, diff
+
+
+def missing_directories(params: dict[str, t.Any], files: list[ManagedFile]) -> dict[str, int]:
+    """Return the directories that are to be made, with their modes."""
+    wanted = dict.fromkeys((params["config"], params["log"], params["run"]), 0o700)
+    wanted.update({entry["path"]: int(entry["mode"], 8) for entry in params["directories"]})
+    for file in files:
+        wanted.setdefault(os.path.dirname(file.path), 0o700)
+    return {path: mode for path, mode in wanted.items() if not os.path.isdir(path)}
+
+
+def run(module: AnsibleModule, manager: Supervisor) -> dict[str, t.Any]:
+    """Bring the process into the state that is asked for."""
+    params = module.params
+    name, state = params["name"], params["state"]
+    files: list[ManagedFile] = []
+    wanted = dict.fromkeys((unit.name for unit in manager.units(name)), "")
+    if params["command"] and state == "started":
+        definition = read_definition(params)
+        for file in definition.files:
+            check_file(file)
+        files = [*definition.files, *manager.render(definition)]
+        wanted = dict.fromkeys(definition.units, definition.digest)
+    elif state == "started" and name not in manager.defined():
+        raise ProcessError(
+            f"{name} of cluster {params['cluster']} is not laid down on this host: deploy the cluster first "
+            "(playbook ipyparallel.cluster.deploy)"
+        )
+    elif state == "started":
+        wanted = manager.laid_down(name)
+
+    changed_files, diff = differences(files)
+    plan = make_plan(wanted, manager.units(name), state)
+    removable = [*manager.paths(name), *(file["path"] for file in params["files"])] if state == "absent" else []
+    removable = [path for path in removable if os.path.lexists(path)]
+    missing = missing_directories(params, files) if files else {}
+    changed = bool(changed_files or plan or removable or missing)
+    result: dict[str, t.Any] = {"changed": changed, "actions": plan.lines}
+    if module._diff:
+        diff += [{"before_header": path, "after_header": path, "before": "present\n", "after": ""} for path in removable]
+        diff.append({"prepared": "".join(f"{line}\n" for line in plan.lines)})
+        result["diff"] = diff
+    if module.check_mode:
+        return result
+
+    ownership = Ownership(params["owner"], params["group"])
+    for path, mode in missing.items():
+        make_directory(path, mode, ownership)
+    if changed_files:
+        manager.validate(definition)
+    for file in changed_files:
+        write_text(file.path, file.content, file.mode, ownership)
+    for path in removable:
+        os.unlink(path)
+    if changed:
+        manager.apply(name, plan)
+    if state != "started":
+        manager.release()
+    result["processes"] = [
+        {"name": unit.name, "state": unit.state, "pid": unit.pid, "since": unit.since} for unit in manager.units(name)
+    ]
+    return result
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "cluster": {"type": "str", "required": True},
+            "name": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
+            "manager": {"type": "str", "choices": ["supervisor"], "default": "supervisor"},
+            "config": {"type": "path", "required": True},
+            "log": {"type": "path", "required": True},
+            "run": {"type": "path", "required": True},
+            "prefix": {"type": "path", "required": True},
+            "description": {"type": "str", "default": ""},
+            "command": {"type": "list", "elements": "str"},
+            "environment": {"type": "dict", "default": {}},
+            "directory": {"type": "path", "default": "/"},
+            "umask": {"type": "str", "default": "077"},
+            "instances": {"type": "int"},
+            "stop_timeout": {"type": "int", "default": 10},
+            "fingerprint": {"type": "str", "default": ""},
+            "directories": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {"path": {"type": "path", "required": True}, "mode": {"type": "str", "default": "0700"}},
+            },
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "content": {"type": "str"},
+                    "secret": {"type": "str", "no_log": True},
+                    "mode": {"type": "str", "default": "0600"},
+                },
+                "mutually_exclusive": [["content", "secret"]],
+                "required_one_of": [["content", "secret"]],
+            },
+            "watch": {"type": "list", "elements": "path", "default": []},
+            "owner": {"type": "str"},
+            "group": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    environment = os.path.join(params["prefix"], "current")
+    if not os.path.isdir(environment) and params["state"] != "started":
+        module.exit_json(changed=False, actions=[], processes=[])
+    respawn(module, os.path.join(environment, "bin", "python"))
+    manager = Supervisor(params["cluster"], params["config"], params["log"], params["run"], environment)
+    try:
+        module.exit_json(**run(module, manager))
+    except ProcessError as error:
+        module.fail_json(msg=str(error))
+    except (OSError, KeyError) as error:
+        module.fail_json(msg=f"cannot bring {params['name']} of cluster {params['cluster']} into state: {error}")
+
+
+if __name__ == "__main__":
+    main()
