@@ -1,17 +1,24 @@
-# One entry point: `make help` lists what there is. Values are given as `make up CLUSTER=second PORT_BASE=10200`.
+# One entry point: `make help` lists what there is.
 #
-# .venv holds the operator's Python, exactly as requirements.txt says. Development tools have a venv of their own, .cache/dev.
-# Nothing needs to be activated or installed by hand, and nothing outside this directory is touched but uv's and pip's caches.
+# .venv holds the operator's Python, exactly as requirements.txt says, with the collection importable in place. The
+# development tools have a venv of their own, .cache/dev. Nothing needs to be activated or installed by hand.
 
-# ---- values ---------------------------------------------------------------------------------------------------------
+# ---- values: make up CLUSTER=second PORT_BASE=10200 NOTEBOOK_PORT=8889 -------------------------------------------------
+
+# Not given: as the inventory says, else as the cluster remembers, else the default.
 CLUSTER ?=
 PORT_BASE ?=
 NOTEBOOK_PORT ?=
 INVENTORY ?= inventory/local
+# Further arguments of ansible-playbook, molecule, pytest or uv, as the shell reads them.
 ARGS ?=
+# Of status: json, or nothing for a text.
 FORMAT ?=
+# Makes .venv.
 PYTHON ?= python3
 SCENARIO ?= local
+# Names below benchmarks/, without .py; none: all.
+BENCH ?=
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -19,74 +26,193 @@ SHELL := /bin/sh
 .SUFFIXES:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
-# ---- python environments --------------------------------------------------------------------------------------------
-# uv reads neither pip's settings nor the system's certificate authorities unless told so.
-export UV_SYSTEM_CERTS := true
-export UV_NO_PROGRESS := true
+# ---- the cluster ----------------------------------------------------------------------------------------------------
 
-VENV := .venv
-DEV := .cache/dev
-BIN := $(VENV)/bin
-UV_LOCK := roles/environment/files/uv.txt
-CLUSTER_LOCK := roles/environment/files/requirements.txt
+# Values reach Ansible as JSON, so that any text arrives whole, and is judged by the playbook.
+export MAKE_CLUSTER := $(value CLUSTER)
+export MAKE_PORT_BASE := $(value PORT_BASE)
+export MAKE_NOTEBOOK_PORT := $(value NOTEBOOK_PORT)
+export MAKE_INVENTORY := $(value INVENTORY)
+define MAKE_EXTRA_VARS
+import json, os, sys
+names = {
+    "cluster": "MAKE_CLUSTER",
+    "ipyparallel_controller_port_base": "MAKE_PORT_BASE",
+    "ipyparallel_notebook_port": "MAKE_NOTEBOOK_PORT",
+}
+given = {name: os.environ[variable] for name, variable in names.items() if os.environ[variable]}
+for name, text in given.items():
+    if name != "cluster" and text.isdecimal():
+        given[name] = int(text)
+given.update(argument.split("=", 1) for argument in sys.argv[1:])
+print(json.dumps(given))
+endef
+export MAKE_EXTRA_VARS
 
-# A venv is bound to its path and its interpreter: the stamp in it, written last, names both. One whose stamp is missing or
-# names others (an interrupted creation, a moved directory, an upgraded Python) is made anew; with a newer lock it is synced.
-identity = $$(readlink -f $(1)/bin/python) $$(pwd -P)/$(1)
-sound = $(shell test -x $(1)/bin/python && test "$$(cat $(1)/.stamp 2>/dev/null)" = "$(call identity,$(1))" && echo yes)
-importable = d=$$(echo $(1)/lib/python3.*/site-packages/ansible_collections) && mkdir -p "$$d/ipyparallel" && \
-	ln -sfn "$$(pwd -P)" "$$d/ipyparallel/cluster"
+# $(call play,PLAYBOOK,further variables as NAME=VALUE)
+play = vars=$$($(BIN)/python -c "$$MAKE_EXTRA_VARS" $(2)) && \
+	$(BIN)/ansible-playbook --inventory "$$MAKE_INVENTORY" --extra-vars "$$vars" $(ARGS) playbooks/$(1).yml
 
-$(VENV)/.stamp: requirements.txt $(UV_LOCK) $(if $(call sound,$(VENV)),,anew-venv)
-	@rm -f $@
-	@echo "Making $(VENV) as requirements.txt says" >&2
-	@test -x $(BIN)/uv || $(BIN)/python -m pip --quiet --disable-pip-version-check install --require-hashes --only-binary :all: -r $(UV_LOCK) >&2
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.txt >&2
-	@$(call importable,$(VENV))
-	@echo "$(call identity,$(VENV))" > $@
+.PHONY: up
+up: .venv/.stamp ## Deploy the cluster and start it; again: change what differs
+	@$(call play,site)
 
-.PHONY: anew-venv
-anew-venv: prerequisites
-	@rm -rf $(VENV)
-	@$(PYTHON) -m venv $(VENV) >&2
+.PHONY: connect
+connect: .venv/.stamp ## Write the connector into this account's IPython profile
+	@$(call play,connect)
 
-.PHONY: prerequisites
-prerequisites:
-	@command -v git >/dev/null || { echo "make: git is missing: install it (Debian package git)" >&2; exit 1; }
-	@command -v '$(PYTHON)' >/dev/null || { echo "make: $(PYTHON) is missing: install Python 3.11 or newer (Debian package python3), or name one with PYTHON=" >&2; exit 1; }
-	@'$(PYTHON)' -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("make: $(PYTHON) is Python %d.%d, but the operator needs 3.11 or newer (Debian 12 and later: package python3): name one with PYTHON=" % v[:2])'
-	@'$(PYTHON)' -c 'import venv, ensurepip' 2>/dev/null || { echo "make: $(PYTHON) has no venv module with pip: install it (Debian package python3-venv)" >&2; exit 1; }
+.PHONY: status
+status: .venv/.stamp ## Show engines, queue, versions and URL (FORMAT=json)
+ifeq ($(FORMAT),)
+	@$(call play,status)
+else ifeq ($(FORMAT),json)
+	@directory=$$(mktemp -d) && trap 'rm -rf "$$directory"' EXIT && \
+	{ $(call play,status,ipyparallel_status_file="$$directory/status.json"); } >&2 && cat "$$directory/status.json"
+else
+	@echo "make: FORMAT=$(FORMAT) is unknown: give json, or nothing for a text" >&2; exit 2
+endif
 
-$(DEV)/.stamp: requirements.txt requirements-dev.txt $(VENV)/.stamp $(if $(call sound,$(DEV)),,anew-dev)
-	@rm -f $@
-	@echo "Making $(DEV) as requirements.txt and requirements-dev.txt say" >&2
-	@$(BIN)/uv pip sync --quiet --python $(DEV)/bin/python --require-hashes requirements.txt requirements-dev.txt >&2
-	@$(call importable,$(DEV))
-	@echo "$(call identity,$(DEV))" > $@
+.PHONY: verify
+verify: .venv/.stamp ## Try every operation of a client on the running cluster
+	@$(call play,verify)
 
-.PHONY: anew-dev
-anew-dev: $(VENV)/.stamp
-	@rm -rf $(DEV)
-	@$(BIN)/uv venv --quiet --python $(BIN)/python $(DEV) >&2
+.PHONY: down
+down: .venv/.stamp ## Stop the cluster's processes; all files stay
+	@$(call play,stop)
+
+.PHONY: start
+start: .venv/.stamp ## Start them again
+	@$(call play,start)
+
+.PHONY: destroy
+destroy: .venv/.stamp ## Remove the cluster; the notebooks stay
+	@$(call play,destroy)
+
+# ---- tests ----------------------------------------------------------------------------------------------------------
+
+DEV_PATH = PATH="$$(pwd -P)/$(DEV)/bin:$$PATH"
+
+.PHONY: test
+test: .cache/dev/.stamp ## Run everything that follows
+	@tests/run.sh lint unit sanity molecule
+
+LINTS := lint-ruff lint-mypy lint-yaml lint-shell lint-changelog lint-ansible
+.PHONY: lint
+lint: .cache/dev/.stamp ## Run ruff, mypy, yamllint, shellcheck and ansible-lint
+	@$(MAKE) --jobs=2 --keep-going --output-sync=target $(LINTS)
+
+.PHONY: $(LINTS)
+$(LINTS): .cache/dev/.stamp
+lint-ruff:
+	@echo "ruff"; $(DEV)/bin/ruff check --quiet . && $(DEV)/bin/ruff format --quiet --diff .
+# mypy takes names from paths, and the collection's name is not in its path.
+lint-mypy:
+	@echo "mypy"; mkdir -p .cache/tree/ansible_collections/ipyparallel && \
+	ln -sfn "$$(pwd -P)" .cache/tree/ansible_collections/ipyparallel/cluster && \
+	found=$$($(DEV)/bin/mypy --no-error-summary --package ansible_collections.ipyparallel.cluster.plugins) || \
+	{ echo "$$found" | sed 's|^.cache/tree/ansible_collections/ipyparallel/cluster/||'; exit 1; }
+lint-yaml:
+	@echo "yamllint"; $(DEV)/bin/yamllint --strict .
+lint-shell:
+	@echo "shellcheck"; $(DEV)/bin/shellcheck .ci/run $$(git ls-files --cached --others --exclude-standard '*.sh')
+lint-changelog:
+	@echo "antsibull-changelog"; $(DEV_PATH) antsibull-changelog lint
+lint-ansible:
+	@echo "ansible-lint"; $(DEV_PATH) ansible-lint --nocolor -q
+
+.PHONY: unit
+unit: .cache/dev/.stamp ## Run the unit tests
+	@$(DEV_PATH) pytest $(ARGS)
+
+.PHONY: sanity
+sanity: .cache/dev/.stamp ## Run ansible-test sanity
+	@tests/sanity.sh $(ARGS)
+
+.PHONY: molecule
+molecule: .cache/dev/.stamp ## Run a scenario on real nodes (SCENARIO=local)
+	@test -d 'molecule/$(SCENARIO)' || { echo "make: there is no scenario $(SCENARIO): SCENARIO=" molecule/*/molecule.yml >&2; exit 2; }
+	@$(DEV_PATH) MOLECULE_GLOB='molecule/*/molecule.yml' molecule test --scenario-name '$(SCENARIO)' $(ARGS)
+
+.PHONY: bench
+bench: .cache/dev/.stamp ## Measure what the README claims (BENCH=name)
+	@for file in $(or $(BENCH:%=benchmarks/%.py),benchmarks/*.py); do $(DEV_PATH) python "$$file" $(ARGS) || exit; done
+
+# ---- the house ------------------------------------------------------------------------------------------------------
 
 .PHONY: venv
-venv: $(VENV)/.stamp ## Make .venv, the operator's Python (all that follows does so by itself)
+venv: .venv/.stamp ## Make .venv, the operator's Python; all of the above does it by itself
 	@:
 
 .PHONY: dev
-dev: $(DEV)/.stamp ## Make .cache/dev, the same with the development tools
+dev: .cache/dev/.stamp ## Make .cache/dev, the same with the development tools
 	@:
 
 .PHONY: lock
-lock: $(VENV)/.stamp ## Compile the lock files anew (ARGS=--upgrade: to the newest versions)
-	@export UV_CUSTOM_COMPILE_COMMAND="make lock"; set -e; \
+lock: .venv/.stamp ## Compile the lock files from *.in (ARGS=--upgrade: to the newest versions)
+	@set -e; export UV_CUSTOM_COMPILE_COMMAND="make lock"; \
 	compile() { $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url $(ARGS) "$$@"; }; \
-	compile --python-version 3.10 roles/environment/files/uv.in -o $(UV_LOCK); \
-	compile --python-version 3.10 roles/environment/files/requirements.in -o $(CLUSTER_LOCK); \
-	compile --python-version 3.11 requirements.in -o requirements.txt; \
-	compile --python-version 3.11 requirements-dev.in -o requirements-dev.txt
+	compile --python-version 3.10 roles/environment/files/uv.in --output-file $(UV_LOCK); \
+	compile --python-version 3.10 roles/environment/files/requirements.in --output-file roles/environment/files/requirements.txt; \
+	compile --python-version 3.11 requirements.in --output-file requirements.txt; \
+	compile --python-version 3.11 requirements-dev.in --output-file requirements-dev.txt
 
-# ---- help -----------------------------------------------------------------------------------------------------------
+.PHONY: clean
+clean: ## Remove what make has made in this directory; clusters stay
+	@rm -rf .venv .cache build .ansible
+
 .PHONY: help
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "make WHAT [CLUSTER=name] [PORT_BASE=port] [NOTEBOOK_PORT=port] [INVENTORY=path] [ARGS='...']"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# ---- python environments --------------------------------------------------------------------------------------------
+
+# Given to uv by environment: the system's certificate authorities, as pip has them, instead of its own.
+export UV_SYSTEM_CERTS := true
+export UV_NO_PROGRESS := true
+
+BIN := .venv/bin
+DEV := .cache/dev
+UV_LOCK := roles/environment/files/uv.txt
+
+# A venv is bound to its path and its interpreter: its stamp, written last, names both. One whose stamp is missing or
+# names others (an interrupted creation, a moved directory, an upgraded Python) is made anew; a new lock is synced.
+identity = $$(readlink -f $(1)/bin/python) $$(pwd -P)/$(1)
+is_sound = $(shell test -x $(1)/bin/python && test "$(call identity,$(1))" = "$$(cat $(1)/.stamp 2>/dev/null)" && echo yes)
+# The collection is importable in place by a link to this directory; then the stamp.
+finish = collections=$$(echo $(1)/lib/python3.*/site-packages/ansible_collections) && mkdir -p "$$collections/ipyparallel" && \
+	ln -sfn "$$(pwd -P)" "$$collections/ipyparallel/cluster" && echo "$(call identity,$(1))" > $(1)/.stamp
+
+.venv/.stamp: requirements.txt $(UV_LOCK) $(if $(call is_sound,.venv),,new-venv)
+	@rm -f $@
+	@echo "Installing into .venv what requirements.txt says" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $(UV_LOCK) >&2
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.txt >&2
+	@$(call finish,.venv)
+
+.cache/dev/.stamp: requirements.txt requirements-dev.txt .venv/.stamp $(if $(call is_sound,.cache/dev),,new-dev)
+	@rm -f $@
+	@echo "Installing into .cache/dev what requirements.txt and requirements-dev.txt say" >&2
+	@$(BIN)/uv pip sync --quiet --python $(DEV)/bin/python --require-hashes requirements.txt requirements-dev.txt >&2
+	@$(call finish,.cache/dev)
+
+.PHONY: new-venv
+new-venv: prerequisites
+	@rm -rf .venv
+	@'$(PYTHON)' -m venv .venv >&2
+
+.PHONY: new-dev
+new-dev: .venv/.stamp
+	@rm -rf $(DEV)
+	@$(BIN)/uv venv --quiet --python "$$(readlink -f $(BIN)/python)" $(DEV) >&2
+
+.PHONY: prerequisites
+prerequisites:
+	@command -v git >/dev/null || { \
+	echo "make: git is missing: install it (Debian package git)" >&2; exit 1; }
+	@command -v '$(PYTHON)' >/dev/null || { \
+	echo "make: $(PYTHON) is missing: install Python 3.11 or newer (Debian package python3), or name one: PYTHON=path" >&2; exit 1; }
+	@found=$$('$(PYTHON)' -c 'import sys; print("%d.%d.%d" % sys.version_info[:3]); sys.exit(sys.version_info < (3, 11))') || { \
+	echo "make: $(PYTHON) is Python $$found, too old: install 3.11 or newer (package python3 of Debian 12 and later), or name one: PYTHON=path" >&2; exit 1; }
+	@'$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || { \
+	echo "make: $(PYTHON) cannot make virtual environments: install its venv module (Debian package python3-venv)" >&2; exit 1; }
