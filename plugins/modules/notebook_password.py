@@ -1,0 +1,176 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Keep the password and the token of a cluster's notebook."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: notebook_password
+short_description: Keep the password and the token of the notebook of an ipyparallel cluster
+version_added: 0.1.0
+author: The ipyparallel.cluster authors (@ipyparallel)
+description:
+  - Keeps the argon2id hash of the password, made by C(jupyter_server.auth.passwd), as long as it verifies, and a random
+    token.
+  - A password that is given is kept as its hash only. Where none was ever given, a random one is made and kept in a
+    file for its owner to read.
+  - All files have mode 0600 from their first byte and are replaced in one step. The module returns no secret.
+  - Runs on the notebook host, in the Python of the cluster's environment.
+options:
+  directory:
+    description:
+      - Directory for the files C(password.hash), C(token) and, for a random password, C(password). It is made with mode
+        0700 when it is missing.
+    type: path
+    required: true
+  password:
+    description:
+      - The password. It has at least 8 characters, no control characters, and no space at its ends, because the login
+        form drops that.
+      - Not given, the password that is in force stays. Where there is none, a random one is made.
+    type: str
+  python:
+    description: Path of the Python interpreter of the cluster's environment. The module continues there.
+    type: path
+    required: true
+  owner:
+    description: Account that the files are given to.
+    type: str
+  group:
+    description: Group that the files are given to.
+    type: str
+extends_documentation_fragment:
+  - ipyparallel.cluster.attributes
+attributes:
+  check_mode:
+    support: full
+    details:
+      - On a host that has no environment yet it cannot verify a hash, and says that the given password would be hashed.
+  diff_mode:
+    support: full
+    details:
+      - It is a sentence about the password and one about the token.
+  idempotent:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Keep the password in force, or make a random one
+  ipyparallel.cluster.notebook_password:
+    directory: /var/lib/ipyparallel/ipyparallel/notebook
+    python: /opt/ipyparallel/ipyparallel/current/bin/python
+  register: login
+
+- name: Say how to see it
+  ansible.builtin.debug:
+    msg: "The notebook's password: {{ login.command }}"
+  when: login.command is not none
+
+- name: Set the password
+  ipyparallel.cluster.notebook_password:
+    directory: /var/lib/ipyparallel/ipyparallel/notebook
+    python: /opt/ipyparallel/ipyparallel/current/bin/python
+    password: "{{ vault_notebook_password }}"
+"""
+
+RETURN = r"""
+hash_file:
+  description: Path of the file with the hash of the password.
+  type: str
+  returned: success
+  sample: /var/lib/ipyparallel/ipyparallel/notebook/password.hash
+token_file:
+  description: Path of the file with the token, without a newline at its end.
+  type: str
+  returned: success
+  sample: /var/lib/ipyparallel/ipyparallel/notebook/token
+password_file:
+  description: Path of the file with the random password. None, when the user gave the password.
+  type: str
+  returned: success
+  sample: /var/lib/ipyparallel/ipyparallel/notebook/password
+command:
+  description: The shell command that shows the password on this host. None, when the user gave the password.
+  type: str
+  returned: success
+  sample: cat /var/lib/ipyparallel/ipyparallel/notebook/password
+"""
+
+import importlib
+import shlex
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import Ownership
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import respawn
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.passwords import (
+    Hasher,
+    PasswordError,
+    Paths,
+    apply,
+    check_password,
+    make_plan,
+)
+
+
+def refuse(module: AnsibleModule, error: PasswordError) -> None:
+    """Fail with the rule that the given password breaks.
+
+    Ansible stars out a secret wherever its text occurs: a password of one letter would take this letter out of every
+    word of the message. The message has no secret, so the password is taken out of the module instead.
+    """
+    module.params["password"] = None
+    module.no_log_values.clear()
+    module.fail_json(msg=str(error))
+
+
+def load_hasher() -> Hasher:
+    """Return what hashes passwords for Jupyter; only the cluster's Python has it."""
+    return t.cast("Hasher", importlib.import_module("jupyter_server.auth"))
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "directory": {"type": "path", "required": True},
+            "password": {"type": "str", "no_log": True},
+            "python": {"type": "path", "required": True},
+            "owner": {"type": "str"},
+            "group": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    if params["password"] is not None:
+        try:
+            check_password(params["password"])
+        except PasswordError as error:
+            refuse(module, error)
+    hasher = load_hasher() if respawn(module, params["python"]) else None
+    paths = Paths(params["directory"])
+    try:
+        plan = make_plan(paths, params["password"], hasher)
+        if not module.check_mode:
+            apply(plan, paths, Ownership(params["owner"], params["group"]))
+    except KeyError as error:
+        module.fail_json(msg=f"owner or group of {paths.directory}: {error.args[0]}")
+    except OSError as error:
+        module.fail_json(msg=f"cannot keep the notebook's password and token in {paths.directory}: {error}")
+    for warning in plan.warnings:
+        module.warn(warning)
+    result: dict[str, t.Any] = {
+        "changed": plan.changed,
+        "hash_file": paths.hash,
+        "token_file": paths.token,
+        "password_file": paths.password if plan.random else None,
+        "command": f"cat {shlex.quote(paths.password)}" if plan.random else None,
+    }
+    if module._diff:
+        result["diff"] = {"before_header": paths.directory, "after_header": paths.directory, **plan.diff}
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

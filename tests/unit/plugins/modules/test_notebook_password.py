@@ -1,0 +1,119 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The module itself, run as Ansible runs it, but without the respawn; argon2 is replaced by something fast."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+from ansible.module_utils import basic
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.ipyparallel.cluster.plugins.modules import notebook_password
+
+GIVEN = "correct horse"
+
+
+class Hasher:
+    """Reversible, in argon2's form."""
+
+    prefix = "argon2:$argon2id$v=19$m=8,t=1,p=1$c2FsdA$"
+
+    def passwd(self, passphrase):
+        return self.prefix + passphrase.encode().hex()
+
+    def passwd_check(self, hashed_passphrase, passphrase):
+        return hashed_passphrase == self.passwd(passphrase)
+
+
+@pytest.fixture(autouse=True)
+def cluster_python(monkeypatch):
+    monkeypatch.setattr(notebook_password, "load_hasher", Hasher)
+    monkeypatch.setattr(notebook_password, "respawn", lambda module, python: True)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    def _run(check=False, diff=False, **arguments):
+        monkeypatch.setattr(basic, "_ANSIBLE_ARGS", None, raising=False)
+        arguments = {"directory": str(tmp_path / "notebook"), "python": "/nowhere", **arguments}
+        internal = {"_ansible_check_mode": check, "_ansible_diff": diff}
+        output = io.StringIO()
+        redirected = contextlib.redirect_stdout(output)
+        with patch_module_args({**arguments, **internal}), redirected, pytest.raises(SystemExit):
+            notebook_password.main()
+        return json.loads(output.getvalue()), output.getvalue()
+
+    return _run
+
+
+@pytest.mark.parametrize("password", [None, GIVEN])
+def test_fours(run, tmp_path, password):
+    arguments = {} if password is None else {"password": password}
+    assert run(check=True, **arguments)[0]["changed"]
+    assert not (tmp_path / "notebook").exists()
+
+    result, _output = run(**arguments)
+    assert result["changed"]
+    file = str(tmp_path / "notebook" / "password")
+    assert result["password_file"] == (file if password is None else None)
+    assert result["command"] == (f"cat {file}" if password is None else None)
+
+    assert not run(check=True, **arguments)[0]["changed"]
+    assert not run(**arguments)[0]["changed"]
+
+
+def test_no_secret_is_returned(run, tmp_path):
+    for arguments in ({}, {"password": GIVEN}, {"password": "battery staple"}):
+        result, output = run(diff=True, **arguments)
+        assert "password" in result["diff"]["after"]
+        for path in (tmp_path / "notebook").iterdir():
+            assert path.read_text().strip() not in output
+        assert arguments.get("password", "\0") not in output
+
+
+@pytest.mark.parametrize(
+    ("password", "rule"), [("e", "is shorter than 8 characters"), ("correct\nhorse", "has a newline")]
+)
+def test_a_bad_password_is_refused_in_plain_words(run, tmp_path, password, rule):
+    result, output = run(password=password)
+    assert result["failed"]
+    assert rule in result["msg"]
+    assert "ipyparallel_notebook_password" in result["msg"]
+    assert "****" not in result["msg"]
+    assert result["invocation"]["module_args"]["password"] is None
+    assert "correct" not in output
+    assert not (tmp_path / "notebook").exists()
+
+
+def test_a_damaged_hash_is_warned_of(run, tmp_path):
+    run()
+    (tmp_path / "notebook" / "password.hash").write_text("nonsense")
+    result, _output = run()
+    assert any("password.hash is damaged" in str(warning) for warning in result["warnings"])
+
+
+def test_a_directory_that_is_a_file_is_named(run, tmp_path):
+    (tmp_path / "notebook").write_text("")
+    result, _output = run()
+    assert result["failed"]
+    assert str(tmp_path / "notebook") in result["msg"]
+
+
+def test_an_unknown_owner_is_named(run):
+    result, _output = run(owner="nobody-of-this-name")
+    assert result["failed"]
+    assert "nobody-of-this-name" in result["msg"]
+
+
+def test_check_mode_without_an_environment_says_what_it_would_do(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(notebook_password, "respawn", lambda module, python: False)
+    result, _output = run(check=True, diff=True)
+    assert result["changed"]
+    assert result["diff"]["after"] == "password: random, made\ntoken: made\n"
+    assert result["command"] == f"cat {tmp_path}/notebook/password"
+    assert not os.path.exists(Path(result["hash_file"]))
