@@ -9,7 +9,10 @@ engines must have the same minor version of Python.
 from __future__ import annotations
 
 import os
+import time
 import typing as t
+
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine, parse_ident
 
 if t.TYPE_CHECKING:
     import ipyparallel
@@ -71,3 +74,89 @@ def connect(connector: str, timeout: float) -> ipyparallel.Client:
             f"the hub of {connector} did not answer within {timeout:g} s ({error}): "
             "is the cluster started (playbook ipyparallel.cluster.status)?"
         ) from error
+
+
+def registered(client: ipyparallel.Client) -> list[dict[str, t.Any]]:
+    """Return the engines that the hub has registered, by id.
+
+    Each has ``id``, ``uuid`` and what its ident tells: ``host``, ``pool``, ``core``, ``pid``. No engine is asked, so a busy
+    one does not delay the answer.
+    """
+    # the only place that reads the client's private map of ids to idents; there is no public one
+    idents = dict(client._engines)
+    return [{"id": number, "uuid": ident, **parse_ident(ident)} for number, ident in sorted(idents.items())]
+
+
+def described(client: ipyparallel.Client) -> tuple[list[dict[str, t.Any]], dict[str, int]]:
+    """Return the registered engines with their state, and the queue.
+
+    Each engine has, besides what `registered` tells, ``state`` (``idle`` or ``busy``), ``queued`` and ``completed`` (tasks).
+    The queue has ``queued`` (waiting on engines), ``unassigned`` (waiting for an engine) and ``completed``.
+    """
+    status = client.queue_status()
+    engines = []
+    for engine in registered(client):
+        counts = status.get(engine["id"], {})
+        # the hub counts load-balanced work as tasks, and direct work in the queue
+        waiting = counts.get("queue", 0) + counts.get("tasks", 0)
+        state = "busy" if waiting else "idle"
+        engines.append({**engine, "state": state, "queued": waiting, "completed": counts.get("completed", 0)})
+    queue = {
+        "queued": sum(engine["queued"] for engine in engines),
+        "unassigned": status.get("unassigned", 0),
+        "completed": sum(engine["completed"] for engine in engines),
+    }
+    return engines, queue
+
+
+def silent(client: ipyparallel.Client, ids: list[int], seconds: float) -> list[int]:
+    """Return those of *ids* whose engine does not answer within *seconds*.
+
+    The nanny of an engine answers, so a busy engine is not silent; one that is gone, and still registered, is.
+    """
+    waiting = {number: client.send_signal(0, targets=[number], block=False) for number in ids}
+    deadline = time.monotonic() + seconds
+    for answer in waiting.values():
+        answer.wait(max(0.0, deadline - time.monotonic()))
+    return [number for number, answer in waiting.items() if not answer.ready()]
+
+
+class Waiting(t.NamedTuple):
+    """How far a cluster is from the engines that are expected."""
+
+    missing: list[Engine]
+    doubled: list[Engine]
+    silent: list[int]
+    registered: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether every expected engine is registered once and answers."""
+        return not (self.missing or self.doubled or self.silent)
+
+
+def wait_for(client: ipyparallel.Client, expected: set[Engine], seconds: float) -> Waiting:
+    """Wait until every engine of *expected* is registered, once, and answers.
+
+    Args:
+        client: of the cluster's hub.
+        expected: the engines.
+        seconds: how long to wait at most; 0 looks once.
+
+    Returns:
+        What was found last.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        found = registered(client)
+        places = [Engine(engine["host"], engine["pool"], engine["core"]) for engine in found if engine["pid"]]
+        missing = sorted(expected - set(places))
+        doubled = sorted({place for place in places if places.count(place) > 1} & expected)
+        mute: list[int] = []
+        if not missing and not doubled:
+            ids = [engine["id"] for engine in found]
+            mute = silent(client, ids, min(3.0, max(0.5, deadline - time.monotonic())))
+        result = Waiting(missing, doubled, mute, len(found))
+        if result.whole or time.monotonic() > deadline:
+            return result
+        time.sleep(0.05)

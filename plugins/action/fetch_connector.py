@@ -1,0 +1,120 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Bring the connector of a cluster to the operator: read on the controller host, written here."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import typing as t
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import (
+    ConnectorError,
+    check_cluster_name,
+    parse_half,
+)
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.profile import (
+    differing,
+    ipython_directory,
+    is_ours,
+    profile_files,
+    remove_profile,
+    version_differences,
+    write_profile,
+)
+
+ARGUMENT_SPEC = {
+    "cluster": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "state_directory": {"type": "path"},
+    "environment": {"type": "path"},
+    "ipython_directory": {"type": "path"},
+}
+
+
+def operator_versions() -> dict[str, str]:
+    """Return the versions of the operator's Python and ipyparallel, where it has one."""
+    versions = {"python": platform.python_version()}
+    try:
+        versions["ipyparallel"] = importlib.metadata.version("ipyparallel")
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    return versions
+
+
+class ActionModule(ActionBase):
+    """Action ``ipyparallel.cluster.fetch_connector``; its documentation is in the module of this name."""
+
+    _supports_check_mode = True
+    _supports_diff = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """Write or remove the operator's profile."""
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        _validation, arguments = self.validate_argument_spec(
+            ARGUMENT_SPEC, required_if=[("state", "present", ["state_directory"])]
+        )
+        cluster = arguments["cluster"]
+        try:
+            check_cluster_name(cluster)
+        except ConnectorError as error:
+            raise AnsibleActionFail(str(error)) from None
+        base = arguments["ipython_directory"] or ipython_directory(os.environ)
+        directory = os.path.join(os.path.abspath(os.path.expanduser(base)), f"profile_{cluster}")
+        result.update(
+            profile_directory=directory, path=os.path.join(directory, "security", "ipcontroller-client.json")
+        )
+        if arguments["state"] == "absent":
+            return {**result, **self._remove(directory)}
+        return {**result, **self._fetch(arguments, directory, task_vars or {})}
+
+    def _remove(self, directory: str) -> dict[str, t.Any]:
+        if not is_ours(directory):
+            return {"changed": False}
+        if not self._task.check_mode:
+            try:
+                remove_profile(directory)
+            except OSError as error:
+                raise AnsibleActionFail(f"cannot remove {directory}: {error}") from None
+        return {"changed": True, "diff": [{"before": f"{directory}\n", "after": ""}]}
+
+    def _fetch(self, arguments: dict[str, t.Any], directory: str, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        info = self._execute_module(
+            module_name="ipyparallel.cluster.connector_info",
+            module_args={
+                "state_directory": arguments["state_directory"],
+                "half": "client",
+                "environment": arguments["environment"],
+            },
+            task_vars=task_vars,
+        )
+        if info.get("failed"):
+            raise AnsibleActionFail(info.get("msg", "the connector cannot be read on the controller host"))
+        if not info["exists"]:
+            return {"changed": True, "diff": [{"before": "", "after": f"{directory} (when the cluster is there)\n"}]}
+        try:
+            parse_half(info["text"], "client", info["path"])
+        except ConnectorError as error:
+            raise AnsibleActionFail(str(error)) from None
+        for difference in version_differences(operator_versions(), info.get("versions") or {}):
+            Display().warning(difference)
+        files = profile_files(arguments["cluster"], info["text"], directory)
+        try:
+            changed = differing(directory, files)
+            if changed and not self._task.check_mode:
+                write_profile(directory, files)
+        except OSError as error:
+            raise AnsibleActionFail(
+                f"the operator's profile {directory} cannot be written ({error}); what was there is as it was: make room or "
+                "give another directory in IPYTHONDIR"
+            ) from None
+        # the connector holds the keys: the diff says which file changes, and not how
+        diff = [
+            {"before_header": path, "after_header": path, "before": "(secret)\n", "after": "(secret, changed)\n"}
+            for path in changed
+        ]
+        return {"changed": bool(changed), "diff": diff}

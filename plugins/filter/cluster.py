@@ -1,0 +1,74 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Filters of the playbooks and roles: what would be a program in Jinja."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Callable, Iterable, Mapping
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import report
+
+PREFLIGHT = "__ipyparallel_common_host"
+PASSWORD = "__ipyparallel_notebook_password"  # noqa: S105 - the name of a variable
+HOST_ROLES = ("controller", "engines", "notebook")
+
+
+def host_roles(group_names: Iterable[str], cluster: str) -> list[str]:
+    """Return what a host with these groups is in *cluster*."""
+    names = set(group_names)
+    return [role for role in HOST_ROLES if f"{cluster}_{role}" in names]
+
+
+def requirement_lines(text: str) -> list[str]:
+    """Return the requirements of a file on the operator, or the reference to one at a URL.
+
+    Raises:
+        AnsibleFilterError: the file cannot be read.
+    """
+    if not text:
+        return []
+    if "://" in text:
+        return [f"--requirement {text}"]
+    try:
+        with open(text, encoding="utf-8") as stream:
+            lines = [line.split(" #")[0].strip() for line in stream]
+    except OSError as error:
+        raise AnsibleFilterError(f"ipyparallel_requirements: cannot read {text}: {error.strerror}") from None
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def engine_counts(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Return ``{host: {pool: count}}`` of *hosts*, as their preflight found them."""
+    return {
+        host: {pool["name"]: pool["count"] for pool in hostvars[host][PREFLIGHT]["pools"]}
+        for host in hosts
+        if hostvars[host].get(PREFLIGHT)
+    }
+
+
+def notebooks(hostvars: Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:
+    """Return what the operator is told of the notebooks that this run laid down, by host."""
+    found: dict[str, dict[str, t.Any]] = {}
+    for host in hostvars:
+        values = hostvars[host]
+        if values.get(PREFLIGHT) and values[PREFLIGHT].get("notebook") and values.get(PASSWORD):
+            found[host] = {**values[PREFLIGHT]["notebook"], "password_command": values[PASSWORD].get("command")}
+    return found
+
+
+class FilterModule:
+    """The filters, by name."""
+
+    def filters(self) -> dict[str, Callable[..., t.Any]]:
+        """Return the filters."""
+        return {
+            "engine_counts": engine_counts,
+            "host_roles": host_roles,
+            "notebooks": notebooks,
+            "requirement_lines": requirement_lines,
+            "status": report.status,
+            "summary": report.summary,
+            "verification": report.verification,
+        }

@@ -1,0 +1,157 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What must be right on a host before anything is changed there."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import shutil
+import typing as t
+
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import (
+    IDENTITY_FILE,
+    Ports,
+    load_identity,
+)
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.ports import conflicts, listeners, owner_of
+
+NEEDED_MEGABYTES = 700
+"""The environment (about 300 MB), what uv keeps while it makes it, and logs."""
+SOCKET_PATH_LIMIT = 107
+NOTEBOOK_SETTINGS = os.path.join("notebook", "settings.json")
+NOTEBOOK_PORT = 8888
+
+
+class PreflightError(ValueError):
+    """The host is not ready; the message names the thing, the value and the remedy."""
+
+
+def existing_parent(path: str) -> str:
+    """Return *path*, or the nearest directory above it that exists."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path) or "/"
+    return path
+
+
+def check_directory(path: str, variable: str) -> None:
+    """Check that *path* is a directory this account can write, or can be made.
+
+    Raises:
+        PreflightError: it is not; names the path and the variable.
+    """
+    parent = existing_parent(path)
+    if not os.path.isdir(parent):
+        raise PreflightError(f"{path} cannot be made, because {parent} is not a directory (variable {variable})")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        found = os.stat(parent)
+        raise PreflightError(
+            f"{path} cannot be written: {parent} belongs to uid {found.st_uid} (mode {found.st_mode & 0o7777:04o}) and this "
+            f"account is uid {os.geteuid()} (variable {variable})"
+        )
+
+
+def check_space(path: str) -> None:
+    """Check that the file system of *path* has room for an environment.
+
+    Raises:
+        PreflightError: it has not; names the figures.
+    """
+    free = shutil.disk_usage(existing_parent(path)).free // 1_000_000
+    if free < NEEDED_MEGABYTES:
+        raise PreflightError(f"{path} has {free} MB free, but the cluster's software needs {NEEDED_MEGABYTES} MB: make room")
+
+
+def check_socket(path: str) -> None:
+    """Check that the path of a socket is not longer than the system allows.
+
+    Raises:
+        PreflightError: it is.
+    """
+    if len(os.fsencode(path)) > SOCKET_PATH_LIMIT:
+        raise PreflightError(
+            f"the path of the socket {path} has {len(os.fsencode(path))} characters, but {SOCKET_PATH_LIMIT} is the limit: "
+            "use a shorter name for the cluster, or set XDG_STATE_HOME to a shorter directory"
+        )
+
+
+def check_ports(cluster: str, address: str, ports: t.Iterable[int], variable: str) -> None:
+    """Check that *ports* are free at *address*, or held by the cluster itself.
+
+    Raises:
+        PreflightError: one is not; names port, process and variable.
+    """
+    for socket in conflicts(address, set(ports), listeners()):
+        owner = owner_of(socket)
+        if owner.cluster == cluster:
+            continue
+        held = f"cluster {owner.cluster}, {owner}" if owner.cluster else str(owner)
+        raise PreflightError(f"port {socket.port} on {os.uname().nodename} is in use by {held}: set {variable}")
+
+
+def remembered_ports(state: str) -> dict[str, set[int]]:
+    """Return the ports of the cluster whose state directory this is, by the variable that sets them."""
+    found: dict[str, set[int]] = {}
+    try:
+        identity = load_identity(state, broken_is_none=True)
+    except OSError:
+        identity = None
+    if identity:
+        found["ipyparallel_controller_port_base"] = set(identity.ports.reserved)
+    port = remembered_notebook_port(state)
+    if port:
+        found["ipyparallel_notebook_port"] = {port}
+    return found
+
+
+def remembered_notebook_port(state: str) -> int | None:
+    """Return the port of the cluster's notebook as it was last laid down, or None."""
+    try:
+        values = json.loads(read_text(os.path.join(state, NOTEBOOK_SETTINGS)) or "{}")
+        return int(values["port"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def check_overlap(cluster: str, state: str, wanted: dict[str, set[int]]) -> None:
+    """Check that no other cluster whose state is beside *state* has one of the ports, whether it runs or not.
+
+    Args:
+        cluster: name of this cluster.
+        state: its state directory; those of other clusters have the same parent.
+        wanted: its ports by the variable that sets them.
+
+    Raises:
+        PreflightError: a port belongs to two clusters; names both and the variable.
+    """
+    parent = os.path.dirname(state)
+    others = {os.path.dirname(path) for path in glob.glob(os.path.join(glob.escape(parent), "*", IDENTITY_FILE))}
+    others |= {path.removesuffix(NOTEBOOK_SETTINGS).rstrip("/") for path in glob.glob(f"{glob.escape(parent)}/*/{NOTEBOOK_SETTINGS}")}
+    for other in sorted(others - {state}):
+        for theirs in remembered_ports(other).values():
+            for variable, ports in wanted.items():
+                if shared := sorted(ports & theirs):
+                    span = f"{shared[0]} to {shared[-1]}" if len(shared) > 1 else str(shared[0])
+                    raise PreflightError(
+                        f"port {span} of cluster {cluster} belongs to cluster {os.path.basename(other)} on "
+                        f"{os.uname().nodename} already: set {variable}"
+                    )
+
+
+def wanted_ports(state: str, port_base: int, notebook_port: int | None, roles: set[str]) -> dict[str, set[int]]:
+    """Return the ports that this host's part of the cluster will listen on, by the variable that sets them.
+
+    Args:
+        state: the cluster's state directory.
+        port_base: first port of the cluster.
+        notebook_port: as given, or None.
+        roles: what this host is: ``controller``, ``engines``, ``notebook``.
+    """
+    wanted: dict[str, set[int]] = {}
+    if "controller" in roles:
+        wanted["ipyparallel_controller_port_base"] = set(Ports(port_base).reserved)
+    if "notebook" in roles:
+        wanted["ipyparallel_notebook_port"] = {notebook_port or remembered_notebook_port(state) or NOTEBOOK_PORT}
+    return wanted

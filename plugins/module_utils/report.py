@@ -1,0 +1,115 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What people read about a cluster: the status, and the closing summary."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Iterable, Mapping
+
+
+def plural(count: int, noun: str) -> str:
+    """Return *count* with its *noun*."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def table(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """Return *rows* as lines with aligned columns."""
+    lines = list(rows)
+    widths = [max(len(row[column]) for row in lines) for column in range(len(lines[0]))] if lines else []
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in lines]
+
+
+def notebook_lines(notebooks: Mapping[str, Mapping[str, t.Any]]) -> list[tuple[str, str]]:
+    """Return what the operator is told of each notebook."""
+    lines: list[tuple[str, str]] = []
+    for host, notebook in sorted(notebooks.items()):
+        lines.append(("notebook", str(notebook.get("url", ""))))
+        if command := notebook.get("password_command"):
+            lines.append(("password", f"{command}   (on {host})"))
+        else:
+            lines.append(("password", "the one you gave"))
+        lines.append(("notebooks in", f"{notebook.get('directory', '')}   (on {host})"))
+    return lines
+
+
+def connect_lines(name: str) -> list[str]:
+    """Return the three lines of Python that connect, as StarCluster's closing message had them."""
+    return [
+        "import ipyparallel as ipp",
+        f'client = ipp.Client(profile="{name}")',
+        "client[:].apply_sync(lambda: 6 * 7)",
+    ]
+
+
+def summary(cluster: Mapping[str, t.Any], seconds: float) -> str:
+    """Return the closing summary of a deployment.
+
+    Args:
+        cluster: what module ``cluster_info`` returned.
+        seconds: how long the run took.
+    """
+    engines = cluster["engines"]
+    hosts = {engine["host"] for engine in engines}
+    head = f"Cluster {cluster['name']}: {plural(len(engines), 'engine')} on {plural(len(hosts), 'node')}, in {seconds:.1f} s"
+    rows = [
+        *notebook_lines(cluster["notebooks"]),
+        ("messages", f"{cluster['packer']}, {encryption_words(cluster['encryption'])}"),
+        ("shell", f"ipython --profile={cluster['name']}   (ipclient and ipview are ready)"),
+    ]
+    python = "\n".join(f"    {line}" for line in connect_lines(cluster["name"]))
+    body = "\n".join(f"  {line}" for line in table(rows))
+    return f"{head}\n{body}\n  connect from Python:\n{python}"
+
+
+def encryption_words(encryption: str) -> str:
+    """Return the encryption as a reader knows it."""
+    return "encrypted (CURVE)" if encryption == "curve" else "not encrypted (signed)"
+
+
+def status(cluster: Mapping[str, t.Any], processes: Iterable[Mapping[str, t.Any]] = ()) -> str:
+    """Return the status of a cluster as a table for people.
+
+    Args:
+        cluster: what module ``cluster_info`` returned.
+        processes: what module ``process_info`` returned for each host, with ``host``.
+    """
+    if not cluster["deployed"]:
+        return str(cluster["problem"])
+    versions = cluster["versions"]
+    queue = cluster["queue"]
+    state = "running" if cluster["running"] else "NOT RUNNING"
+    rows: list[tuple[str, str]] = [
+        ("cluster", f"{cluster['name']}: {state}"),
+        ("controller", f"{cluster['controller']['address']}, ports {ports_words(cluster['controller']['ports'])}"),
+        ("engines", f"{len(cluster['engines'])} of {cluster['expected']}"),
+        ("queue", ", ".join(f"{queue[name]} {name}" for name in ("queued", "unassigned", "completed")) if queue else "?"),
+        ("versions", ", ".join(f"{name} {versions[name]}" for name in ("python", "ipyparallel", "pyzmq") if name in versions)),
+        ("messages", f"{cluster['packer']}, {encryption_words(cluster['encryption'])}, scheduler {cluster['scheduler']}"),
+        *notebook_lines(cluster["notebooks"]),
+    ]
+    if cluster["problem"]:
+        rows.insert(1, ("problem", str(cluster["problem"])))
+    lines = table(rows)
+    if cluster["engines"]:
+        head = ("id", "host", "pool", "core", "pid", "state", "queued", "completed")
+        body = [tuple(str("?" if engine[name] is None else engine[name]) for name in head) for engine in cluster["engines"]]
+        lines += ["", *table([head, *body])]
+    units = [(str(unit["host"]), str(unit["name"]), str(unit["state"]), str(unit["pid"] or "-")) for unit in processes]
+    if units:
+        lines += ["", *table([("host", "process", "state", "pid"), *units])]
+    return "\n".join(lines)
+
+
+def ports_words(ports: Mapping[str, str]) -> str:
+    """Return the three pools of ports."""
+    return ", ".join(f"{span} ({name})" for name, span in ports.items())
+
+
+def verification(result: Mapping[str, t.Any]) -> str:
+    """Return the checks of module ``verify`` as a table."""
+    rows = [("feature", "check", "seconds", "")]
+    for check in result["checks"]:
+        outcome = "ok" if check["ok"] else f"FAILED: {check.get('message', '')}"
+        rows.append((str(check["feature"]), check["name"], f"{check['seconds']:.3f}", outcome))
+    return "\n".join(table(rows))

@@ -1,0 +1,206 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Tell what a running cluster is, as its hub sees it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: cluster_info
+short_description: Tell what a running ipyparallel cluster is, as its hub sees it
+version_added: 0.1.0
+author: The ipyparallel.cluster authors (@ipyparallel)
+description:
+  - Runs on the controller host, with nothing but the client half. No engine is asked, so that busy ones do not delay the
+    answer.
+options:
+  state_directory:
+    description: Directory on the controller host that holds the state of the cluster.
+    type: path
+    required: true
+  environment:
+    description: Directory of the cluster's Python environment, to tell its versions.
+    type: path
+    required: true
+extends_documentation_fragment:
+  - ipyparallel.cluster.hub
+  - ipyparallel.cluster.attributes
+  - ipyparallel.cluster.attributes.info
+"""
+
+EXAMPLES = r"""
+- name: Look at the cluster
+  ipyparallel.cluster.cluster_info:
+    connector: /var/lib/ipyparallel/ipyparallel/connector/ipcontroller-client.json
+    python: /opt/ipyparallel/ipyparallel/current/bin/python
+    state_directory: /var/lib/ipyparallel/ipyparallel
+    environment: /opt/ipyparallel/ipyparallel/current
+  register: cluster
+"""
+
+RETURN = r"""
+cluster:
+  description: What there is to know. When the hub does not answer, what it would tell is missing or empty.
+  type: dict
+  returned: success
+  contains:
+    deployed:
+      description: Whether the cluster has an identity on this host.
+      type: bool
+      sample: true
+    running:
+      description: Whether the hub answers.
+      type: bool
+      sample: true
+    problem:
+      description: Why not, or which engines are missing. Empty when all is well.
+      type: str
+      sample: ""
+    name:
+      description: Name of the cluster.
+      type: str
+      sample: ipyparallel
+    controller:
+      description: The controller, with C(host), C(address), and C(ports) in three pools.
+      type: dict
+      sample: {host: node1, address: 10.0.0.5, ports: {engine: "10100-10108", client: "10109-10114", internal: "10115-10117"}}
+    packer:
+      description: Serialiser of messages.
+      type: str
+      sample: json
+    encryption:
+      description: V(curve) or V(none).
+      type: str
+      sample: curve
+    scheduler:
+      description: Scheme of the load-balancing scheduler.
+      type: str
+      sample: leastload
+    fingerprint:
+      description: Fingerprint of the identity.
+      type: str
+      sample: 0d5f1f4bb8a0c1e2
+    versions:
+      description: Versions of the cluster's Python and its main packages.
+      type: dict
+      sample: {python: 3.11.2, ipyparallel: 9.2.0}
+    engines:
+      description:
+        - The registered engines. C(core) is the number of the engine on its host within its pool; C(state) is V(idle) or
+          V(busy); C(queued) and C(completed) count tasks.
+      type: list
+      elements: dict
+      sample: [{id: 0, host: node1, pool: default, core: 0, pid: 4711, state: idle, queued: 0, completed: 12, uuid: "node1:default:0:4711:0f"}]
+    expected:
+      description: How many engines the cluster should have.
+      type: int
+      sample: 1
+    missing:
+      description: The expected engines that are not registered.
+      type: list
+      elements: str
+      sample: []
+    notebooks:
+      description: The notebooks by host, each with its URL, its directory and the command that shows its password.
+      type: dict
+      sample: {node1: {url: "https://127.0.0.1:8888", directory: /home/ada/notebooks}}
+    queue:
+      description: Tasks that wait on engines (C(queued)) and for an engine (C(unassigned)), and those done (C(completed)).
+      type: dict
+      sample: {queued: 0, unassigned: 0, completed: 12}
+"""
+
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import ConnectorError, Identity, load_identity
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import read_record
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
+    HUB_ARGUMENT_SPEC,
+    HubError,
+    connect,
+    described,
+    respawn,
+)
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine, expected_engines
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import StateError, read_state
+
+
+def span(ports: list[int]) -> str:
+    """Return a run of ports as a text."""
+    return f"{ports[0]}-{ports[-1]}"
+
+
+def facts_of(identity: Identity, environment: str) -> dict[str, t.Any]:
+    """Return what is known without the hub."""
+    ports = {name: span(getattr(identity.ports, name)) for name in ("engine", "client", "internal")}
+    return {
+        "name": identity.cluster,
+        "controller": {"host": os.uname().nodename, "address": identity.address, "ports": ports},
+        "packer": identity.packer,
+        "encryption": identity.encryption,
+        "scheduler": identity.scheduler,
+        "fingerprint": identity.fingerprint,
+        "versions": read_record(environment).get("versions", {}),
+    }
+
+
+def ask(params: dict[str, t.Any], expected: set[Engine]) -> dict[str, t.Any]:
+    """Return what the hub tells."""
+    try:
+        client = connect(params["connector"], params["timeout"])
+    except HubError as error:
+        return {"running": False, "problem": str(error)}
+    try:
+        engines, queue = described(client)
+    except Exception as error:  # a hub that dies while it answers raises whatever its client raises
+        return {"running": False, "problem": f"the hub did not answer a question: {type(error).__name__}: {error}"}
+    finally:
+        client.close()
+    there = {Engine(engine["host"], engine["pool"], engine["core"]) for engine in engines if engine["pid"]}
+    missing = [str(engine) for engine in sorted(expected - there)]
+    problem = f"{len(missing)} of {len(expected)} engines are missing: {', '.join(missing[:20])}" if missing else ""
+    return {"running": True, "problem": problem, "engines": engines, "queue": queue, "missing": missing}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            **HUB_ARGUMENT_SPEC,
+            "state_directory": {"type": "path", "required": True},
+            "environment": {"type": "path", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    cluster: dict[str, t.Any] = {
+        "deployed": False,
+        "running": False,
+        "problem": f"there is no cluster in {params['state_directory']}: deploy it first (playbook ipyparallel.cluster.deploy)",
+        "engines": [],
+        "expected": 0,
+        "missing": [],
+        "notebooks": {},
+        "queue": {},
+    }
+    try:
+        identity = load_identity(params["state_directory"])
+        if identity is None or not os.path.isdir(params["environment"]):
+            module.exit_json(changed=False, cluster=cluster)
+        respawn(module, params["python"])
+        state = read_state(params["state_directory"])
+    except (ConnectorError, StateError) as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"cannot read the state of the cluster: {error}")
+    expected = expected_engines(state["engines"])
+    cluster.update(deployed=True, expected=len(expected), notebooks=state["notebooks"])
+    cluster.update(facts_of(identity, params["environment"]))
+    cluster.update(ask(params, expected))
+    module.exit_json(changed=False, cluster=cluster)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Check a host before anything is changed there, and tell what follows from its properties."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: preflight
+short_description: Check a host of an ipyparallel cluster before anything is changed there
+version_added: 0.1.0
+author: The ipyparallel.cluster authors (@ipyparallel)
+description:
+  - Checks, in one call and without changing anything, that the host can have its part of the cluster. Checked are the
+    interpreter, directories and free space, the cluster's identity, its ports, and those of other clusters on the host.
+  - Tells what follows from the host, which is its number of engines and what it remembers of an earlier run.
+options:
+  cluster:
+    description: Name of the cluster.
+    type: str
+    required: true
+  roles:
+    description: What the host is in the cluster, any of V(controller), V(engines), V(notebook).
+    type: list
+    elements: str
+    choices: [controller, engines, notebook]
+    required: true
+  python:
+    description: The interpreter that the cluster's environment is made from.
+    type: str
+    default: python3
+  uv:
+    description: Path of a uv on the host. Without it the interpreter needs its venv module.
+    type: path
+  prefix:
+    description: Directory of the cluster's software.
+    type: path
+    required: true
+  config:
+    description: Directory of the definitions.
+    type: path
+    required: true
+  state_directory:
+    description: Directory of the cluster's state.
+    type: path
+    required: true
+  log:
+    description: Directory of the logs.
+    type: path
+    required: true
+  run:
+    description: Directory of sockets and process ids.
+    type: path
+    required: true
+  address:
+    description: Address at which the controller listens. Without it, as remembered, else O(default_address).
+    type: str
+  default_address:
+    description: The address of a new identity when O(address) is not given.
+    type: str
+    default: 127.0.0.1
+  port_base:
+    description: First port of the cluster. Without it, as remembered, else 10100.
+    type: int
+  packer:
+    description: Serialiser of messages, checked if given.
+    type: str
+  encryption:
+    description: Encryption, checked if given.
+    type: str
+  scheduler:
+    description: Scheme of the load-balancing scheduler, checked if given.
+    type: str
+  replace_identity:
+    description: Whether a broken identity is about to be replaced, and so is no error.
+    type: bool
+    default: false
+  notebook_address:
+    description: Address at which the notebook listens.
+    type: str
+    default: 127.0.0.1
+  notebook_port:
+    description: Port of the notebook. Without it, as remembered, else 8888.
+    type: int
+  notebook_directory:
+    description: Directory of the notebooks, absolute or relative to the account's home.
+    type: str
+    default: notebooks
+  notebook_password:
+    description: Password of the notebook, checked if given.
+    type: str
+  engines_per_host:
+    description: Number of engines of a pool that has no count. Without it, or with V(cores), the rule by cores.
+    type: raw
+  pools:
+    description: The pools of engines, each with C(name), and optionally C(count) and C(environment).
+    type: list
+    elements: dict
+    default: [{name: default}]
+extends_documentation_fragment:
+  - ipyparallel.cluster.attributes
+  - ipyparallel.cluster.attributes.info
+"""
+
+EXAMPLES = r"""
+- name: Check the host
+  ipyparallel.cluster.preflight:
+    cluster: ipyparallel
+    roles: [controller, engines]
+    prefix: /opt/ipyparallel/ipyparallel
+    config: /etc/ipyparallel/ipyparallel
+    state_directory: /var/lib/ipyparallel/ipyparallel
+    log: /var/log/ipyparallel/ipyparallel
+    run: /run/ipyparallel/ipyparallel
+    default_address: 10.0.0.5
+"""
+
+RETURN = r"""
+cores:
+  description: Cores that a process on this host may use.
+  type: int
+  returned: success
+  sample: 8
+pools:
+  description: The pools of this host, with their counts as numbers; empty where it has no engines.
+  type: list
+  elements: dict
+  returned: success
+  sample: [{name: default, count: 7, environment: {}}]
+notebook:
+  description: Where the notebook listens and keeps its files; empty where the host has none.
+  type: dict
+  returned: success
+  sample: {address: 127.0.0.1, port: 8888, url: "https://127.0.0.1:8888/lab", directory: /home/ada/notebooks}
+python_version:
+  description: Version of the interpreter.
+  type: str
+  returned: success
+  sample: 3.11.2
+"""
+
+import dataclasses
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import (
+    ConnectorError,
+    load_identity,
+    merge,
+    salvage,
+)
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import InstallError, probe
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.passwords import PasswordError, check_password
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import PoolError, resolve_pools
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.preflight import (
+    PreflightError,
+    check_directory,
+    check_overlap,
+    check_ports,
+    check_socket,
+    check_space,
+    wanted_ports,
+)
+
+
+def check_identity(params: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Check the settings of the identity, together with what is remembered; return them."""
+    before = load_identity(params["state_directory"], broken_is_none=params["replace_identity"])
+    given = {name: params[name] for name in ("address", "port_base", "packer", "encryption", "scheduler")}
+    remembered = dataclasses.asdict(before) if before else salvage(params["state_directory"])
+    return merge(params["cluster"], given, remembered, params["default_address"])
+
+
+def notebook_of(params: dict[str, t.Any], wanted: dict[str, set[int]]) -> dict[str, t.Any]:
+    """Return where the notebook listens and keeps its files."""
+    address, (port,) = params["notebook_address"], wanted["ipyparallel_notebook_port"]
+    return {
+        "address": address,
+        "port": port,
+        "url": f"https://{address}:{port}/lab",
+        "directory": os.path.join(os.path.expanduser("~"), params["notebook_directory"]),
+    }
+
+
+def check_host(module: AnsibleModule) -> dict[str, t.Any]:
+    """Run all checks; return what follows from the host."""
+    params = module.params
+    roles = set(params["roles"])
+    settings = check_identity(params)
+    if params["notebook_password"] is not None:
+        check_password(params["notebook_password"])
+    cores = len(os.sched_getaffinity(0))
+    pools = resolve_pools(params["pools"], params["engines_per_host"], cores, "controller" in roles)
+
+    interpreter = probe(module.get_bin_path(params["python"]) or params["python"])
+    if not params["uv"] and not interpreter.venv:
+        raise PreflightError(
+            f"{interpreter.executable} has no venv module: install it (Debian package python3-venv), or name a uv in "
+            "ipyparallel_environment_uv"
+        )
+    for name in ("prefix", "config", "state_directory", "log", "run"):
+        check_directory(params[name], f"ipyparallel_path_{name.removesuffix('_directory')}")
+    if not os.path.isdir(os.path.join(params["prefix"], "current")):
+        check_space(params["prefix"])
+    check_socket(os.path.join(params["run"], "supervisor.sock"))
+
+    state = params["state_directory"]
+    wanted = wanted_ports(state, settings["port_base"], params["notebook_port"], roles)
+    check_overlap(params["cluster"], state, wanted)
+    for variable, ports in wanted.items():
+        address = params["notebook_address"] if "notebook" in variable else settings["address"]
+        check_ports(params["cluster"], address, ports, variable)
+    return {
+        "cores": cores,
+        "pools": [dataclasses.asdict(pool) for pool in pools] if "engines" in roles else [],
+        "notebook": notebook_of(params, wanted) if "notebook" in roles else {},
+        "python_version": ".".join(str(part) for part in interpreter.version),
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "cluster": {"type": "str", "required": True},
+            "roles": {
+                "type": "list",
+                "elements": "str",
+                "choices": ["controller", "engines", "notebook"],
+                "required": True,
+            },
+            "python": {"type": "str", "default": "python3"},
+            "uv": {"type": "path"},
+            "prefix": {"type": "path", "required": True},
+            "config": {"type": "path", "required": True},
+            "state_directory": {"type": "path", "required": True},
+            "log": {"type": "path", "required": True},
+            "run": {"type": "path", "required": True},
+            "address": {"type": "str"},
+            "default_address": {"type": "str", "default": "127.0.0.1"},
+            "port_base": {"type": "int"},
+            "packer": {"type": "str"},
+            "encryption": {"type": "str"},
+            "scheduler": {"type": "str"},
+            "replace_identity": {"type": "bool", "default": False},
+            "notebook_address": {"type": "str", "default": "127.0.0.1"},
+            "notebook_port": {"type": "int"},
+            "notebook_directory": {"type": "str", "default": "notebooks"},
+            "notebook_password": {"type": "str", "no_log": True},
+            "engines_per_host": {"type": "raw"},
+            "pools": {"type": "list", "elements": "dict", "default": [{"name": "default"}]},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        module.exit_json(changed=False, **check_host(module))
+    except (ConnectorError, InstallError, PasswordError, PoolError, PreflightError) as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"cannot look at the state of cluster {module.params['cluster']}: {error}")
+
+
+if __name__ == "__main__":
+    main()

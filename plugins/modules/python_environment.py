@@ -1,0 +1,170 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Make the Python environment of a cluster on a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: python_environment
+short_description: Make the Python environment of an ipyparallel cluster on a host
+version_added: 0.1.0
+author: The ipyparallel.cluster authors (@ipyparallel)
+description:
+  - Makes C(<prefix>/env/<hash>) with uv from a lock, and lets the link C(<prefix>/current) point to it. The hash is that
+    of the lock and the interpreter, so that another lock is another directory.
+  - Installs extra packages into the current environment, with the lock as constraint. uv resolves before it writes, so
+    that a package which does not exist leaves the environment as it was.
+  - Give proxies, certificate authorities and index settings with the task keyword C(environment).
+options:
+  prefix:
+    description: Directory of the cluster's software.
+    type: path
+    required: true
+  state:
+    description:
+      - V(present) makes the environment.
+      - V(pruned) removes the environments that are not current and that nothing runs from.
+    type: str
+    choices: [present, pruned]
+    default: present
+  python:
+    description: The interpreter that the environment is made from, 3.10 to 3.13.
+    type: str
+    default: python3
+  lock:
+    description: Content of a requirements file with exact versions and hashes. Required for O(state=present).
+    type: str
+  packages:
+    description:
+      - Extra packages, as requirement specifiers or lines of a requirements file.
+      - What was installed before and is not listed any more stays.
+    type: list
+    elements: str
+    default: []
+  uv:
+    description: Path of a uv on the host. Without it, one is made below O(prefix), which needs the interpreter's venv module.
+    type: path
+  uv_lock:
+    description: Content of a requirements file with the exact version and hashes of uv.
+    type: str
+    default: ""
+extends_documentation_fragment:
+  - ipyparallel.cluster.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Make the environment of the cluster
+  ipyparallel.cluster.python_environment:
+    prefix: /opt/ipyparallel/ipyparallel
+    lock: "{{ lookup('ansible.builtin.file', 'requirements.txt') }}"
+    packages: [scipy, "pandas>=2"]
+"""
+
+RETURN = r"""
+path:
+  description: Directory of the environment, without links.
+  type: str
+  returned: success
+  sample: /opt/ipyparallel/ipyparallel/env/4d1f0c2b9a8e7d66
+versions:
+  description: Versions of the cluster's Python and of its main packages.
+  type: dict
+  returned: success
+  sample: {python: 3.11.2, ipyparallel: 9.2.0, pyzmq: 27.1.0}
+removed:
+  description: Directories of the environments that were removed.
+  type: list
+  elements: str
+  returned: when O(state=pruned)
+  sample: [/opt/ipyparallel/ipyparallel/env/0123456789abcdef]
+"""
+
+import shutil
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import (
+    Environment,
+    InstallError,
+    environment_name,
+    probe,
+    read_record,
+)
+
+
+def make_present(module: AnsibleModule, environment: Environment) -> dict[str, t.Any]:
+    """Make the environment and install the extra packages."""
+    params = module.params
+    interpreter = probe(module.get_bin_path(params["python"]) or params["python"])
+    path = environment.path(environment_name(params["lock"], interpreter))
+    record = read_record(path)
+    already = record.get("packages", [])
+    # what was added to the environment before is added to its successor too
+    remembered = already if record else read_record(environment.current).get("packages", [])
+    packages = sorted({*remembered, *params["packages"]})
+    missing = [package for package in packages if package not in already]
+    switch = environment.current != path
+    result: dict[str, t.Any] = {"changed": not record or bool(missing) or switch, "path": path}
+    if module._diff:
+        before = {"environment": environment.current, "packages": read_record(environment.current).get("packages", [])}
+        result["diff"] = {"before": before, "after": {"environment": path, "packages": packages}}
+    if not module.check_mode:
+        if not record:
+            environment.create(path.rpartition("/")[2], params["lock"], interpreter)
+        if missing:
+            environment.install(path, params["lock"], interpreter, missing, already)
+        if switch:
+            environment.switch(path)
+    result["versions"] = read_record(path).get("versions", {})
+    return result
+
+
+def make_pruned(module: AnsibleModule, environment: Environment) -> dict[str, t.Any]:
+    """Remove the environments that nobody uses."""
+    removed = environment.idle()
+    result: dict[str, t.Any] = {"changed": bool(removed), "removed": removed}
+    result.update(path=environment.current, versions=read_record(environment.current).get("versions", {}))
+    if module._diff:
+        result["diff"] = {"before": {"idle": removed}, "after": {"idle": []}}
+    if not module.check_mode:
+        for path in removed:
+            shutil.rmtree(path)
+    return result
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "prefix": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["present", "pruned"], "default": "present"},
+            "python": {"type": "str", "default": "python3"},
+            "lock": {"type": "str"},
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "uv": {"type": "path"},
+            "uv_lock": {"type": "str", "default": ""},
+        },
+        required_if=[("state", "present", ["lock"])],
+        supports_check_mode=True,
+    )
+    params = module.params
+    environment = Environment(params["prefix"], params["uv"], params["uv_lock"])
+    try:
+        make = make_present if params["state"] == "present" else make_pruned
+        module.exit_json(**make(module, environment))
+    except InstallError as error:
+        module.fail_json(msg=f"the Python environment below {params['prefix']} is as it was: {error}")
+    except OSError as error:
+        module.fail_json(msg=f"cannot write the Python environment below {params['prefix']}: {error}")
+
+
+if __name__ == "__main__":
+    main()

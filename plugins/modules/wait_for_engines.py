@@ -1,0 +1,188 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Remember which engines a cluster should have, and wait until they are there."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: wait_for_engines
+short_description: Wait until the expected engines of an ipyparallel cluster are registered and answer
+version_added: 0.1.0
+author: The ipyparallel.cluster authors (@ipyparallel)
+description:
+  - Runs on the controller host. Remembers in C(<state_directory>/cluster.json) which engines the cluster should have, and
+    waits until the hub has each of them registered exactly once and each answers, busy or not.
+options:
+  state_directory:
+    description: Directory on the controller host that holds the state of the cluster.
+    type: path
+    required: true
+  engines:
+    description:
+      - The engines of some hosts, as a dictionary of host to a dictionary of pool to count. They replace what is remembered
+        of these hosts; other hosts keep theirs, and are not waited for.
+      - Without it, the remembered engines of all hosts are waited for.
+    type: dict
+  notebooks:
+    description:
+      - The notebooks of some hosts, as a dictionary of host to a dictionary. They are remembered likewise.
+    type: dict
+    default: {}
+  limit:
+    description: How long to wait for the engines, in seconds.
+    type: float
+    default: 60.0
+  fail:
+    description: Whether missing engines are a failure; otherwise they are only returned.
+    type: bool
+    default: true
+  owner:
+    description: Account that the file is given to.
+    type: str
+  group:
+    description: Group that the file is given to.
+    type: str
+extends_documentation_fragment:
+  - ipyparallel.cluster.hub
+  - ipyparallel.cluster.attributes
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Waits for nothing in check mode.
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Wait for the engines
+  ipyparallel.cluster.wait_for_engines:
+    connector: /var/lib/ipyparallel/ipyparallel/connector/ipcontroller-client.json
+    python: /opt/ipyparallel/ipyparallel/current/bin/python
+    state_directory: /var/lib/ipyparallel/ipyparallel
+    engines:
+      node1: {default: 7}
+      node2: {default: 8}
+"""
+
+RETURN = r"""
+registered:
+  description: How many engines the hub has registered.
+  type: int
+  returned: success, outside check mode
+  sample: 15
+missing:
+  description: The expected engines that are not registered, or registered twice, as host, pool and core.
+  type: list
+  elements: dict
+  returned: success, outside check mode
+  sample: [{host: node2, pool: default, core: 7}]
+problem:
+  description: In words, what is not as expected; empty when all is.
+  type: str
+  returned: success, outside check mode
+  sample: "14 of 15 engines are registered; missing: node2 default/7"
+seconds:
+  description: How long it took.
+  type: float
+  returned: success, outside check mode
+  sample: 2.1
+"""
+
+import time
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import Ownership
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
+    HUB_ARGUMENT_SPEC,
+    HubError,
+    Waiting,
+    connect,
+    respawn,
+    wait_for,
+)
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine, expected_engines
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import (
+    StateError,
+    read_state,
+    remember,
+    write_state,
+)
+
+
+def in_words(found: Waiting, expected: set[Engine]) -> str:
+    """Return what is not as expected."""
+    if found.whole:
+        return ""
+    parts = [f"{len(expected) - len(found.missing)} of {len(expected)} engines are registered"]
+    for what, places in (("missing", found.missing), ("registered more than once", found.doubled)):
+        if places:
+            parts.append(f"{what}: {', '.join(str(place) for place in places[:20])}{' ...' if places[20:] else ''}")
+    if found.silent:
+        parts.append(f"registered, but without an answer: id {', '.join(str(number) for number in found.silent[:20])}")
+    return "; ".join(parts)
+
+
+def wait(params: dict[str, t.Any], expected: set[Engine]) -> dict[str, t.Any]:
+    """Wait, and return what was found."""
+    started = time.monotonic()
+    try:
+        client = connect(params["connector"], params["timeout"])
+    except HubError as error:
+        missing = [engine.__dict__ for engine in sorted(expected)]
+        return {"registered": 0, "missing": missing, "problem": str(error), "seconds": time.monotonic() - started}
+    try:
+        found = wait_for(client, expected, params["limit"])
+    finally:
+        client.close()
+    return {
+        "registered": found.registered,
+        "missing": [engine.__dict__ for engine in (*found.missing, *found.doubled)],
+        "problem": in_words(found, expected),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            **HUB_ARGUMENT_SPEC,
+            "state_directory": {"type": "path", "required": True},
+            "engines": {"type": "dict"},
+            "notebooks": {"type": "dict", "default": {}},
+            "limit": {"type": "float", "default": 60.0},
+            "fail": {"type": "bool", "default": True},
+            "owner": {"type": "str"},
+            "group": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    if not respawn(module, params["python"]):
+        module.exit_json(changed=True, msg="would wait for the engines of a cluster that is to be made")
+    try:
+        before = read_state(params["state_directory"])
+        after = remember(before, engines=params["engines"] or {}, notebooks=params["notebooks"])
+        result: dict[str, t.Any] = {"changed": before != after}
+        if module._diff:
+            result["diff"] = {"before": before, "after": after}
+        if module.check_mode:
+            module.exit_json(**result)
+        if result["changed"]:
+            write_state(params["state_directory"], after, Ownership(params["owner"], params["group"]))
+    except (StateError, OSError, KeyError) as error:
+        module.fail_json(msg=f"cannot remember the engines of the cluster: {error}")
+    expected = expected_engines(params["engines"] if params["engines"] is not None else after["engines"])
+    result.update(wait(params, expected))
+    if result["problem"] and params["fail"]:
+        module.fail_json(msg=f"after {result['seconds']:.0f} s: {result['problem']}", **result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
