@@ -167,7 +167,7 @@ help: ## Show this
 
 # ---- python environments --------------------------------------------------------------------------------------------
 
-# Given to uv by environment: the system's certificate authorities, as pip has them, instead of its own.
+# For uv: the system's certificate authorities, as pip uses them, instead of its own.
 export UV_SYSTEM_CERTS := true
 export UV_NO_PROGRESS := true
 
@@ -183,17 +183,25 @@ is_sound = $(shell test -x $(1)/bin/python && test "$(call identity,$(1))" = "$$
 finish = collections=$$(echo $(1)/lib/python3.*/site-packages/ansible_collections) && mkdir -p "$$collections/ipyparallel" && \
 	ln -sfn "$$(pwd -P)" "$$collections/ipyparallel/cluster" && echo "$(call identity,$(1))" > $(1)/.stamp
 
+# uv does not read pip's settings either: an index that only pip was told of is passed on.
+uv_sync = index=$$($(BIN)/python -m pip config list | sed -n "s/^\(:env:\|global\|install\)[.]index-url='\(.*\)'$$/\2/p" | head -n 1); \
+	if [ -n "$$index" ] && [ -z "$$UV_INDEX_URL" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi; \
+	$(BIN)/uv pip sync --quiet --python $(1)/bin/python --require-hashes $(2) >&2 || $(call unreachable,uv)
+unreachable = { echo "make: $(1) could not install what the lock names (see above)." \
+	"Without PyPI in reach, name a mirror: PIP_INDEX_URL=https://... make ..." >&2; exit 1; }
+
 .venv/.stamp: requirements.txt $(UV_LOCK) $(if $(call is_sound,.venv),,new-venv)
 	@rm -f $@
 	@echo "Installing into .venv what requirements.txt says" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $(UV_LOCK) >&2
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.txt >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $(UV_LOCK) >&2 || \
+	$(call unreachable,pip)
+	@$(call uv_sync,.venv,requirements.txt)
 	@$(call finish,.venv)
 
 .cache/dev/.stamp: requirements.txt requirements-dev.txt .venv/.stamp $(if $(call is_sound,.cache/dev),,new-dev)
 	@rm -f $@
 	@echo "Installing into .cache/dev what requirements.txt and requirements-dev.txt say" >&2
-	@$(BIN)/uv pip sync --quiet --python $(DEV)/bin/python --require-hashes requirements.txt requirements-dev.txt >&2
+	@$(call uv_sync,.cache/dev,requirements.txt requirements-dev.txt)
 	@$(call finish,.cache/dev)
 
 .PHONY: new-venv
