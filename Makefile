@@ -130,7 +130,8 @@ sanity: .cache/dev/.stamp ## Run ansible-test sanity
 
 .PHONY: molecule
 molecule: .cache/dev/.stamp ## Run a scenario on real nodes (SCENARIO=local)
-	@test -d 'molecule/$(SCENARIO)' || { echo "make: there is no scenario $(SCENARIO): SCENARIO=" molecule/*/molecule.yml >&2; exit 2; }
+	@test -d 'molecule/$(SCENARIO)' || { \
+	echo "make: there is no scenario $(SCENARIO); there are: $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml))" >&2; exit 2; }
 	@$(DEV_PATH) MOLECULE_GLOB='molecule/*/molecule.yml' molecule test --scenario-name '$(SCENARIO)' $(ARGS)
 
 .PHONY: bench
