@@ -104,7 +104,7 @@ lint: .cache/dev/.stamp ## Run ruff, mypy, yamllint, shellcheck and ansible-lint
 .PHONY: $(LINTS)
 $(LINTS): .cache/dev/.stamp
 lint-ruff:
-	@echo "ruff"; $(DEV)/bin/ruff check --quiet . && $(DEV)/bin/ruff format --quiet --diff .
+	@echo "ruff"; $(DEV)/bin/ruff check --quiet --output-format=concise . && $(DEV)/bin/ruff format --quiet --diff .
 # mypy takes names from paths, and the collection's name is not in its path.
 lint-mypy:
 	@echo "mypy"; mkdir -p .cache/tree/ansible_collections/ipyparallel && \

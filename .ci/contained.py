@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 # Copyright: (c) 2026, the ipyparallel.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Run a command, and end whatever it leaves running, daemons included: .ci/contained.py COMMAND [ARGUMENT...]."""
+"""Run a command, and end whatever it leaves running, daemons included: python3 .ci/contained.py COMMAND ARGUMENT..."""
 
 from __future__ import annotations
 

@@ -40,4 +40,5 @@ EOF
 # Only this Python: a python3.x on PATH need not work (pyenv's do not). Ruff and mypy judge by the oldest one.
 cd "$copy"
 python=$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-HOME=$home exec ansible-test sanity --local --requirements --python "$python" --color no "$@" </dev/null
+HOME=$home ansible-test sanity --local --requirements --python "$python" --color no "$@" </dev/null |
+    sed -E '/^( |Looking in |Collecting |Processing |Installing collected |Successfully |Using cached pip |WARNING: Location )/d'
