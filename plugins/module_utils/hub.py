@@ -8,6 +8,7 @@ engines must have the same minor version of Python.
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import time
 import typing as t
@@ -115,10 +116,8 @@ def silent(client: ipyparallel.Client, ids: list[int], seconds: float) -> list[i
     The nanny of an engine answers, so a busy engine is not silent; one that is gone, and still registered, is.
     """
     waiting = {number: client.send_signal(0, targets=[number], block=False) for number in ids}
-    deadline = time.monotonic() + seconds
-    for answer in waiting.values():
-        answer.wait(max(0.0, deadline - time.monotonic()))
-    return [number for number, answer in waiting.items() if not answer.ready()]
+    concurrent.futures.wait(waiting.values(), timeout=seconds)
+    return [number for number, answer in waiting.items() if not answer.done()]
 
 
 class Waiting(t.NamedTuple):

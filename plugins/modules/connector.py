@@ -117,7 +117,7 @@ fingerprint:
   sample: 0d5f1f4bb8a0c1e2
 stale:
   description:
-    - Whether a process of the cluster on this host runs with another identity than this one, so that the ordered restart
+    - Whether the controller or an engine on this host runs with another identity than this one, so that the ordered restart
       is due. It stays true until that restart has been done, however often the run is interrupted.
   type: bool
   returned: success
@@ -228,7 +228,11 @@ def main() -> None:
     except (OSError, KeyError) as error:
         module.fail_json(msg=f"cannot write the identity of {params['cluster']} below {state}: {error}")
 
-    stale = any(process.fingerprint != identity.fingerprint for process in running_processes(params["cluster"]))
+    stale = any(
+        process.fingerprint != identity.fingerprint
+        for process in running_processes(params["cluster"])
+        if process.name == "controller" or process.name.startswith("engines-")
+    )
     result: dict[str, t.Any] = {
         "changed": changed,
         "identity": identity.public,

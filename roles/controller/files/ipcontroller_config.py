@@ -10,48 +10,45 @@ import json
 import os
 import pathlib
 import signal
+import traceback
+
+from ipyparallel.controller.task_scheduler import TaskScheduler
+from traitlets.config import Config
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-CHANNELS = (9, 6, 3)  # ports for engines, for clients, internal ones; at broadcast_scheduler_depth 1
-
-c = get_config()  # noqa: F821 - given by traitlets
-
-state = pathlib.Path(os.environ["IPYPARALLEL_STATE"])
-identity = json.loads((state / "identity.json").read_text())
-settings = json.loads(pathlib.Path(__file__).with_name("ipcontroller.json").read_text())
-c.merge(settings)
+POOLS = (9, 6, 3)  # ports for engines, for clients, internal ones; at broadcast_scheduler_depth 1
+EX_CONFIG = 78  # sysexits.h
+RECONNECT_SECONDS = 1.0  # ten times the interval at which libzmq reconnects
 
 
-# ---- the identity ----------------------------------------------------------------------------------------------------
-def pool(number):
-    """Return a pool of ports: a list, because a text such as '10100-10108' works on the command line only."""
-    start = identity["port_base"] + sum(CHANNELS[:number])
-    return list(range(start, start + CHANNELS[number]))
+def configure(c, state):
+    """Apply the identity and the settings to configuration *c*."""
+    identity = json.loads((state / "identity.json").read_text())
+    c.merge(Config(json.loads(pathlib.Path(__file__).with_name("ipcontroller.json").read_text())))
+
+    starts = [identity["port_base"] + sum(POOLS[:number]) for number in range(len(POOLS))]
+    # lists, because a text such as '10100-10108' works on the command line only
+    pools = [list(range(start, start + count)) for start, count in zip(starts, POOLS, strict=True)]
+    controller = c.IPController
+    controller.broadcast_scheduler_depth = 1
+    controller.engine_ports, controller.client_ports, controller.ports = pools
+    controller.ip = identity["address"]
+    controller.monitor_ip = "127.0.0.1"
+    controller.location = identity["address"]
+    controller.enable_curve = identity["encryption"] == "curve"
+    controller.curve_publickey = identity["curve_publickey"].encode()
+    controller.curve_secretkey = identity["curve_secretkey"].encode()
+    c.TaskScheduler.scheme_name = identity["scheduler"]
+    c.Session.key = identity["key"].encode()
+    c.Session.packer = c.Session.unpacker = identity["packer"]
+
+    # Engines, their ids and their variables survive a restart of the controller: with fixed keys, separate pools of ports,
+    # and restore_engines without reuse_files.
+    controller.restore_engines = True
+    controller.reuse_files = False
 
 
-c.IPController.broadcast_scheduler_depth = 1
-c.IPController.engine_ports = pool(0)
-c.IPController.client_ports = pool(1)
-c.IPController.ports = pool(2)
-c.IPController.ip = identity["address"]
-c.IPController.monitor_ip = "127.0.0.1"
-c.IPController.location = identity["address"]
-c.IPController.enable_curve = identity["encryption"] == "curve"
-c.IPController.curve_publickey = identity["curve_publickey"].encode()
-c.IPController.curve_secretkey = identity["curve_secretkey"].encode()
-c.TaskScheduler.scheme_name = identity["scheduler"]
-c.Session.key = identity["key"].encode()
-c.Session.packer = identity["packer"]
-c.Session.unpacker = identity["packer"]
-
-# Engines, their ids and their variables survive a restart of the controller: fixed keys, separate pools of ports, and
-# restore_engines without reuse_files.
-c.IPController.restore_engines = True
-c.IPController.reuse_files = False
-
-
-# ---- the saved engines -----------------------------------------------------------------------------------------------
-def drop_stale_engines():
+def drop_stale_engines(state):
     """Forget the saved engines when they belong to another identity, or when the file is half-written.
 
     Engines of another identity cannot reach this controller, and would stay as ids on which every task hangs.
@@ -65,38 +62,69 @@ def drop_stale_engines():
     except (OSError, ValueError):
         sound = False
     if not sound:
-        saved.unlink(missing_ok=True)
         log.mkdir(parents=True, exist_ok=True)
+        saved.unlink(missing_ok=True)
         mark.write_text(fingerprint)
 
 
-drop_stale_engines()
+def live_and_die_as_one():
+    """Let the children end with the main process, and the main process with any of them.
+
+    The children of a killed controller would live on and hold its ports, and a controller without one of its children looks
+    alive and is not. The service manager starts it again.
+    """
+    main = os.getpid()
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def die_with_main():
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != main:  # it ended in between
+            os._exit(1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    def end_with_child(_signal, _frame):
+        if os.getpid() != main:
+            return
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid:
+            os.write(2, f"[ipcontroller] child {pid} ended with status {status}: the controller ends\n".encode())
+            os._exit(1)
+
+    os.register_at_fork(after_in_child=die_with_main)
+    signal.signal(signal.SIGCHLD, end_with_child)
 
 
-# ---- one life --------------------------------------------------------------------------------------------------------
-# The children of a killed controller would live on and hold its ports, and a controller without one of its children
-# looks alive and is not. So they die with it, and it dies with any of them; the service manager starts it again.
-main = os.getpid()
-libc = ctypes.CDLL(None, use_errno=True)
+def let_engines_reconnect():
+    """Give restored engines load-balanced work only when they have had time to reconnect.
+
+    The scheduler takes restored engines for ready at once. What it sends before an engine is connected again is dropped
+    without a word and counts as outstanding for ever, so that with a high-water mark of 1 the engine never gets a task
+    again. So when the hub names restored engines, the scheduler asks once more, a moment later, and believes that answer.
+    """
+    first_reply = TaskScheduler.dispatch_query_reply
+    register = TaskScheduler._register_engine
+
+    def register_once(self, uid):
+        if uid not in self.targets:  # a notification may have come first
+            register(self, uid)
+
+    def dispatch_query_reply(self, msg):
+        def ask_again():
+            self.query_stream.on_recv(lambda reply: first_reply(self, reply))
+            self.session.send(self.query_stream, "connection_request", {})
+
+        self.loop.call_later(RECONNECT_SECONDS, ask_again)
+
+    TaskScheduler._register_engine = register_once
+    TaskScheduler.dispatch_query_reply = dispatch_query_reply
 
 
-def die_with_main():
-    """In a new child: be killed when the main process ends."""
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != main:  # it ended in between
-        os._exit(1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
-def end_with_child(_signal, _frame):
-    """In the main process: end at once when a child has ended, unless a stop is under way."""
-    if os.getpid() != main:
-        return
-    pid, status = os.waitpid(-1, os.WNOHANG)
-    if pid:
-        os.write(2, f"[ipcontroller] child {pid} ended with status {status}: the controller ends\n".encode())
-        os._exit(1)
-
-
-os.register_at_fork(after_in_child=die_with_main)
-signal.signal(signal.SIGCHLD, end_with_child)
+try:
+    configure(get_config(), pathlib.Path(os.environ["IPYPARALLEL_STATE"]))  # noqa: F821 - given by traitlets
+    drop_stale_engines(pathlib.Path(os.environ["IPYPARALLEL_STATE"]))
+    live_and_die_as_one()
+    let_engines_reconnect()
+except BaseException:
+    # ipcontroller would go on with its defaults: other ports and no encryption
+    traceback.print_exc()
+    os._exit(EX_CONFIG)

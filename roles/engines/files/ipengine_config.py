@@ -9,12 +9,25 @@ import json
 import os
 import pathlib
 import secrets
+import traceback
 
-c = get_config()  # noqa: F821 - given by traitlets
+from traitlets.config import Config
 
-c.merge(json.loads(pathlib.Path(__file__).with_name("ipengine.json").read_text()))
+EX_CONFIG = 78  # sysexits.h
 
-host = os.environ["IPYPARALLEL_HOST"].encode("ascii", "replace").decode()
-pool = os.environ["IPYPARALLEL_PROCESS"].removeprefix("engines-")
-core = os.environ["IPYPARALLEL_INSTANCE"]
-c.Session.session = f"{host}:{pool}:{core}:{os.getpid()}:{secrets.token_hex(8)}"
+
+def configure(c):
+    """Apply the settings, and the ident of this engine, to configuration *c*."""
+    c.merge(Config(json.loads(pathlib.Path(__file__).with_name("ipengine.json").read_text())))
+    host = os.environ["IPYPARALLEL_HOST"].encode("ascii", "replace").decode()
+    pool = os.environ["IPYPARALLEL_PROCESS"].removeprefix("engines-")
+    core = os.environ["IPYPARALLEL_INSTANCE"]
+    c.Session.session = f"{host}:{pool}:{core}:{os.getpid()}:{secrets.token_hex(8)}"
+
+
+try:
+    configure(get_config())  # noqa: F821 - given by traitlets
+except BaseException:
+    # ipengine would go on with its defaults
+    traceback.print_exc()
+    os._exit(EX_CONFIG)
