@@ -90,7 +90,9 @@ destroy: .venv/.stamp ## Remove the cluster; the notebooks stay
 
 # ---- tests ----------------------------------------------------------------------------------------------------------
 
-DEV_PATH = PATH="$$(pwd -P)/$(DEV)/bin:$$PATH"
+# What the tests start sees the development tools, and nothing of this make: they call make themselves.
+unexport CLUSTER PORT_BASE NOTEBOOK_PORT INVENTORY ARGS FORMAT SCENARIO BENCH
+in_dev = env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL PATH="$$(pwd -P)/$(DEV)/bin:$$PATH" HYPOTHESIS_STORAGE_DIRECTORY=.cache/hypothesis
 
 .PHONY: test
 test: .cache/dev/.stamp ## Run everything that follows
@@ -116,13 +118,13 @@ lint-yaml:
 lint-shell:
 	@echo "shellcheck"; $(DEV)/bin/shellcheck .ci/run $$(git ls-files --cached --others --exclude-standard '*.sh')
 lint-changelog:
-	@echo "antsibull-changelog"; $(DEV_PATH) antsibull-changelog lint
+	@echo "antsibull-changelog"; $(in_dev) antsibull-changelog lint
 lint-ansible:
-	@echo "ansible-lint"; $(DEV_PATH) ansible-lint --nocolor -q
+	@echo "ansible-lint"; $(in_dev) ansible-lint --nocolor -q
 
 .PHONY: unit
 unit: .cache/dev/.stamp ## Run the unit tests
-	@$(DEV_PATH) pytest $(ARGS)
+	@$(in_dev) pytest $(ARGS)
 
 .PHONY: sanity
 sanity: .cache/dev/.stamp ## Run ansible-test sanity
@@ -132,11 +134,11 @@ sanity: .cache/dev/.stamp ## Run ansible-test sanity
 molecule: .cache/dev/.stamp ## Run a scenario on real nodes (SCENARIO=local)
 	@test -d 'molecule/$(SCENARIO)' || { \
 	echo "make: there is no scenario $(SCENARIO); there are: $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml))" >&2; exit 2; }
-	@$(DEV_PATH) MOLECULE_GLOB='molecule/*/molecule.yml' molecule test --scenario-name '$(SCENARIO)' $(ARGS)
+	@$(in_dev) MOLECULE_GLOB='molecule/*/molecule.yml' molecule test --scenario-name '$(SCENARIO)' $(ARGS)
 
 .PHONY: bench
 bench: .cache/dev/.stamp ## Measure what the README claims (BENCH=name)
-	@for file in $(or $(BENCH:%=benchmarks/%.py),benchmarks/*.py); do $(DEV_PATH) python "$$file" $(ARGS) || exit; done
+	@for file in $(or $(BENCH:%=benchmarks/%.py),benchmarks/*.py); do $(in_dev) python "$$file" $(ARGS) || exit; done
 
 # ---- the house ------------------------------------------------------------------------------------------------------
 
@@ -151,7 +153,7 @@ dev: .cache/dev/.stamp ## Make .cache/dev, the same with the development tools
 .PHONY: lock
 lock: .venv/.stamp ## Compile the lock files from *.in (ARGS=--upgrade: to the newest versions)
 	@set -e; export UV_CUSTOM_COMPILE_COMMAND="make lock"; \
-	compile() { $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url $(ARGS) "$$@"; }; \
+	compile() { $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url $(ARGS) "$$@"; }; \
 	compile --python-version 3.10 roles/environment/files/uv.in --output-file $(UV_LOCK); \
 	compile --python-version 3.10 roles/environment/files/requirements.in --output-file roles/environment/files/requirements.txt; \
 	compile --python-version 3.11 requirements.in --output-file requirements.txt; \
@@ -168,13 +170,11 @@ help: ## Show this
 
 # ---- python environments --------------------------------------------------------------------------------------------
 
-# For uv: the system's certificate authorities, as pip uses them, instead of its own.
-export UV_SYSTEM_CERTS := true
-export UV_NO_PROGRESS := true
-
 BIN := .venv/bin
 DEV := .cache/dev
 UV_LOCK := roles/environment/files/uv.txt
+# With the system's certificate authorities, as pip uses them, instead of uv's own.
+UV := $(BIN)/uv --system-certs --no-progress
 
 # A venv is bound to its path and its interpreter: its stamp, written last, names both. One whose stamp is missing or
 # names others (an interrupted creation, a moved directory, an upgraded Python) is made anew; a new lock is synced.
@@ -187,7 +187,7 @@ finish = collections=$$(echo $(1)/lib/python3.*/site-packages/ansible_collection
 # uv does not read pip's settings either: an index that only pip was told of is passed on.
 uv_sync = index=$$($(BIN)/python -m pip config list | sed -n "s/^\(:env:\|global\|install\)[.]index-url='\(.*\)'$$/\2/p" | head -n 1); \
 	if [ -n "$$index" ] && [ -z "$$UV_INDEX_URL" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi; \
-	$(BIN)/uv pip sync --quiet --python $(1)/bin/python --require-hashes $(2) >&2 || $(call unreachable,uv)
+	$(UV) pip sync --quiet --python $(1)/bin/python --require-hashes $(2) >&2 || $(call unreachable,uv)
 unreachable = { echo "make: $(1) could not install what the lock names (see above)." \
 	"Without PyPI in reach, name a mirror: PIP_INDEX_URL=https://... make ..." >&2; exit 1; }
 
@@ -213,7 +213,7 @@ new-venv: prerequisites
 .PHONY: new-dev
 new-dev: .venv/.stamp
 	@rm -rf $(DEV)
-	@$(BIN)/uv venv --quiet --python "$$(readlink -f $(BIN)/python)" $(DEV) >&2
+	@$(UV) venv --quiet --python "$$(readlink -f $(BIN)/python)" $(DEV) >&2
 
 .PHONY: prerequisites
 prerequisites:
