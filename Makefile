@@ -124,7 +124,7 @@ lint-ansible:
 
 .PHONY: unit
 unit: .cache/dev/.stamp ## Run the unit tests
-	@$(in_dev) pytest $(ARGS)
+	@$(in_dev) pytest -o cache_dir=.cache/pytest $(ARGS)
 
 .PHONY: sanity
 sanity: .cache/dev/.stamp ## Run ansible-test sanity
@@ -134,7 +134,7 @@ sanity: .cache/dev/.stamp ## Run ansible-test sanity
 molecule: .cache/dev/.stamp ## Run a scenario on real nodes (SCENARIO=local)
 	@test -d 'molecule/$(SCENARIO)' || { \
 	echo "make: there is no scenario $(SCENARIO); there are: $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml))" >&2; exit 2; }
-	@$(in_dev) MOLECULE_GLOB='molecule/*/molecule.yml' molecule test --scenario-name '$(SCENARIO)' $(ARGS)
+	@$(in_dev) MOLECULE_GLOB='molecule/*/molecule.yml' molecule test --no-command-borders --scenario-name '$(SCENARIO)' $(ARGS)
 
 .PHONY: bench
 bench: .cache/dev/.stamp ## Measure what the README claims (BENCH=name)

@@ -4,6 +4,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 mkdir -p build
+[ -t 1 ] || export NO_COLOR=1
 
 failed=0
 summary=()
