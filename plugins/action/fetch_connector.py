@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -39,10 +40,8 @@ ARGUMENT_SPEC = {
 def operator_versions() -> dict[str, str]:
     """Return the versions of the operator's Python and ipyparallel, where it has one."""
     versions = {"python": platform.python_version()}
-    try:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         versions["ipyparallel"] = importlib.metadata.version("ipyparallel")
-    except importlib.metadata.PackageNotFoundError:
-        pass
     return versions
 
 
@@ -65,9 +64,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(str(error)) from None
         base = arguments["ipython_directory"] or ipython_directory(os.environ)
         directory = os.path.join(os.path.abspath(os.path.expanduser(base)), f"profile_{cluster}")
-        result.update(
-            profile_directory=directory, path=os.path.join(directory, "security", "ipcontroller-client.json")
-        )
+        result.update(profile_directory=directory, path=os.path.join(directory, "security", "ipcontroller-client.json"))
         if arguments["state"] == "absent":
             return {**result, **self._remove(directory)}
         return {**result, **self._fetch(arguments, directory, task_vars or {})}
@@ -109,8 +106,8 @@ class ActionModule(ActionBase):
                 write_profile(directory, files)
         except OSError as error:
             raise AnsibleActionFail(
-                f"the operator's profile {directory} cannot be written ({error}); what was there is as it was: make room or "
-                "give another directory in IPYTHONDIR"
+                f"the operator's profile {directory} cannot be written ({error}); what was there is as it was: make room "
+                "or give another directory in IPYTHONDIR"
             ) from None
         # the connector holds the keys: the diff says which file changes, and not how
         diff = [

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, the ipyparallel.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The definition of a cluster in an inventory: group NAME and its children NAME_controller, NAME_engines, NAME_notebook."""
+"""The definition of a cluster in an inventory: group NAME, and its children by what their hosts are for."""
 
 from __future__ import annotations
 
@@ -54,12 +54,14 @@ def read_definition(cluster: str, groups: Mapping[str, Sequence[str]]) -> Cluste
     controllers = groups[f"{cluster}_controller"]
     if len(controllers) > 1:
         raise DefinitionError(
-            f"group {cluster}_controller has {len(controllers)} hosts ({', '.join(controllers)}), but a cluster has one "
-            "controller: leave one in the group"
+            f"group {cluster}_controller has {len(controllers)} hosts ({', '.join(controllers)}), but a cluster has "
+            "one controller: leave one in the group"
         )
     hosts = {host for suffix in ("controller", "engines", "notebook") for host in groups.get(f"{cluster}_{suffix}", [])}
     if missing := sorted(hosts - set(groups.get(cluster, []))):
-        raise DefinitionError(f"host {missing[0]} is not in group {cluster}: make {cluster}_* children of group {cluster}")
+        raise DefinitionError(
+            f"host {missing[0]} is not in group {cluster}: make {cluster}_* children of group {cluster}"
+        )
     for other in known:
         if other != cluster and (shared := sorted(hosts & set(groups.get(other, [])))):
             raise DefinitionError(

@@ -2,8 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The Python environment of a cluster on a host, made by uv from a lock.
 
-``<prefix>/env/<hash of lock and interpreter>`` is the environment, ``<prefix>/current`` the link to the one in use. A new
-lock is a new directory and a switch of the link; processes name the resolved path, so they never see half an environment.
+``<prefix>/env/<hash of lock and interpreter>`` is the environment, ``<prefix>/current`` the link to the one in use. A
+new
+lock is a new directory and a switch of the link; processes name the resolved path, so they never see half an
+environment.
 Extra packages go into the current one. What was installed is recorded in the environment.
 """
 
@@ -22,7 +24,17 @@ import typing as t
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text, write_text
 
 RECORD = "ipyparallel-cluster.json"
-SHOWN_VERSIONS = ("ipyparallel", "ipykernel", "ipython", "jupyterlab", "pyzmq", "msgpack", "orjson", "numpy", "supervisor")
+SHOWN_VERSIONS = (
+    "ipyparallel",
+    "ipykernel",
+    "ipython",
+    "jupyterlab",
+    "pyzmq",
+    "msgpack",
+    "orjson",
+    "numpy",
+    "supervisor",
+)
 OLDEST_PYTHON = (3, 10)
 NEWEST_PYTHON = (3, 13)
 
@@ -104,14 +116,18 @@ def explain(output: str) -> str:
         return f"there is no package {missing.group(1)!r} in the package index"
     unreachable = re.search(r"(dns error|failed to lookup|[Cc]onnection refused|error sending request|timed out)", text)
     if unreachable:
-        return f"the package index cannot be reached ({unreachable.group(1)}): check the network, or give proxies and "\
+        return (
+            f"the package index cannot be reached ({unreachable.group(1)}): check the network, or give proxies and "
             "index in ipyparallel_install_environment"
+        )
     if re.search(r"invalid peer certificate|UnknownIssuer", text):
-        return "the package index has a certificate that this host does not trust: give SSL_CERT_FILE in "\
+        return (
+            "the package index has a certificate that this host does not trust: give SSL_CERT_FILE in "
             "ipyparallel_install_environment"
+        )
     if "No space left" in text:
         return "the disk is full"
-    return re.sub(r"^(error|×)[: ]*", "", text)[-1500:] or "no message"
+    return re.sub(r"^(error|\u00d7)[: ]*", "", text)[-1500:] or "no message"
 
 
 class Environment:

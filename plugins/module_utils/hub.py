@@ -80,7 +80,8 @@ def connect(connector: str, timeout: float) -> ipyparallel.Client:
 def registered(client: ipyparallel.Client) -> list[dict[str, t.Any]]:
     """Return the engines that the hub has registered, by id.
 
-    Each has ``id``, ``uuid`` and what its ident tells: ``host``, ``pool``, ``core``, ``pid``. No engine is asked, so a busy
+    Each has ``id``, ``uuid`` and what its ident tells: ``host``, ``pool``, ``core``, ``pid``. No engine is asked, so
+    a busy
     one does not delay the answer.
     """
     # the only place that reads the client's private map of ids to idents; there is no public one
@@ -91,7 +92,8 @@ def registered(client: ipyparallel.Client) -> list[dict[str, t.Any]]:
 def described(client: ipyparallel.Client) -> tuple[list[dict[str, t.Any]], dict[str, int]]:
     """Return the registered engines with their state, and the queue.
 
-    Each engine has, besides what `registered` tells, ``state`` (``idle`` or ``busy``), ``queued`` and ``completed`` (tasks).
+    Each engine has, besides what `registered` tells, ``state`` (``idle`` or ``busy``), ``queued`` and ``completed``
+    (tasks).
     The queue has ``queued`` (waiting on engines), ``unassigned`` (waiting for an engine) and ``completed``.
     """
     status = client.queue_status()

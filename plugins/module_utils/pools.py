@@ -115,5 +115,8 @@ def parse_ident(ident: str) -> dict[str, t.Any]:
 def expected_engines(counts: Mapping[str, Mapping[str, int]]) -> set[Engine]:
     """Return the engines of ``{host: {pool: count}}``, one by one."""
     return {
-        Engine(host, pool, core) for host, pools in counts.items() for pool, count in pools.items() for core in range(count)
+        Engine(host, pool, core)
+        for host, pools in counts.items()
+        for pool, count in pools.items()
+        for core in range(count)
     }

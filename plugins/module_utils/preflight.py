@@ -48,8 +48,8 @@ def check_directory(path: str, variable: str) -> None:
     if not os.access(parent, os.W_OK | os.X_OK):
         found = os.stat(parent)
         raise PreflightError(
-            f"{path} cannot be written: {parent} belongs to uid {found.st_uid} (mode {found.st_mode & 0o7777:04o}) and this "
-            f"account is uid {os.geteuid()} (variable {variable})"
+            f"{path} cannot be written: {parent} belongs to uid {found.st_uid} (mode {found.st_mode & 0o7777:04o}) and "
+            f"this account is uid {os.geteuid()} (variable {variable})"
         )
 
 
@@ -61,7 +61,9 @@ def check_space(path: str) -> None:
     """
     free = shutil.disk_usage(existing_parent(path)).free // 1_000_000
     if free < NEEDED_MEGABYTES:
-        raise PreflightError(f"{path} has {free} MB free, but the cluster's software needs {NEEDED_MEGABYTES} MB: make room")
+        raise PreflightError(
+            f"{path} has {free} MB free, but the cluster's software needs {NEEDED_MEGABYTES} MB: make room"
+        )
 
 
 def check_socket(path: str) -> None:
@@ -72,8 +74,8 @@ def check_socket(path: str) -> None:
     """
     if len(os.fsencode(path)) > SOCKET_PATH_LIMIT:
         raise PreflightError(
-            f"the path of the socket {path} has {len(os.fsencode(path))} characters, but {SOCKET_PATH_LIMIT} is the limit: "
-            "use a shorter name for the cluster, or set XDG_STATE_HOME to a shorter directory"
+            f"the path of the socket {path} has {len(os.fsencode(path))} characters, but {SOCKET_PATH_LIMIT} is the "
+            "limit: use a shorter name for the cluster, or set XDG_STATE_HOME to a shorter directory"
         )
 
 
@@ -128,7 +130,10 @@ def check_overlap(cluster: str, state: str, wanted: dict[str, set[int]]) -> None
     """
     parent = os.path.dirname(state)
     others = {os.path.dirname(path) for path in glob.glob(os.path.join(glob.escape(parent), "*", IDENTITY_FILE))}
-    others |= {path.removesuffix(NOTEBOOK_SETTINGS).rstrip("/") for path in glob.glob(f"{glob.escape(parent)}/*/{NOTEBOOK_SETTINGS}")}
+    others |= {
+        path.removesuffix(NOTEBOOK_SETTINGS).rstrip("/")
+        for path in glob.glob(f"{glob.escape(parent)}/*/{NOTEBOOK_SETTINGS}")
+    }
     for other in sorted(others - {state}):
         for theirs in remembered_ports(other).values():
             for variable, ports in wanted.items():

@@ -106,7 +106,7 @@ class Running:
 
 
 def resolve_command(command: Iterable[str]) -> tuple[str, ...]:
-    """Return *command* with the links in its directory resolved, so that a unit names the environment it was made for."""
+    """Return *command* without links in its directory, so that a unit names the environment it was made for."""
     program, *arguments = command
     return (os.path.join(os.path.realpath(os.path.dirname(program)), os.path.basename(program)), *arguments)
 
@@ -206,9 +206,10 @@ def end_processes(pids: Iterable[int], seconds: float) -> None:
         for pid in remaining:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-        if wait_until(lambda: not any(is_alive(pid) for pid in remaining), limit):
-            return
-        remaining = {pid for pid in remaining if is_alive(pid)}
+        deadline = time.monotonic() + limit
+        while remaining and time.monotonic() < deadline:
+            remaining = {pid for pid in remaining if is_alive(pid)}
+            time.sleep(0.02)
 
 
 def check_file(file: ManagedFile) -> None:

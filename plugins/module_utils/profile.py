@@ -71,7 +71,7 @@ def version_differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> l
 
     if theirs.get("python") and minor(ours["python"]) != minor(theirs["python"]):
         found.append(
-            f"your Python is {ours['python']} and the cluster's is {theirs['python']}: functions sent to the engines will "
+            f"your Python is {ours['python']} and the cluster's is {theirs['python']}: functions sent to engines will "
             f"fail; use a Python {minor(theirs['python'])} as client, or set ipyparallel_python and deploy"
         )
     if theirs.get("ipyparallel") and ours.get("ipyparallel") != theirs["ipyparallel"]:

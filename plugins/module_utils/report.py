@@ -51,7 +51,8 @@ def summary(cluster: Mapping[str, t.Any], seconds: float) -> str:
     """
     engines = cluster["engines"]
     hosts = {engine["host"] for engine in engines}
-    head = f"Cluster {cluster['name']}: {plural(len(engines), 'engine')} on {plural(len(hosts), 'node')}, in {seconds:.1f} s"
+    size = f"{plural(len(engines), 'engine')} on {plural(len(hosts), 'node')}"
+    head = f"Cluster {cluster['name']}: {size}, in {seconds:.1f} s"
     rows = [
         *notebook_lines(cluster["notebooks"]),
         ("messages", f"{cluster['packer']}, {encryption_words(cluster['encryption'])}"),
@@ -83,9 +84,18 @@ def status(cluster: Mapping[str, t.Any], processes: Iterable[Mapping[str, t.Any]
         ("cluster", f"{cluster['name']}: {state}"),
         ("controller", f"{cluster['controller']['address']}, ports {ports_words(cluster['controller']['ports'])}"),
         ("engines", f"{len(cluster['engines'])} of {cluster['expected']}"),
-        ("queue", ", ".join(f"{queue[name]} {name}" for name in ("queued", "unassigned", "completed")) if queue else "?"),
-        ("versions", ", ".join(f"{name} {versions[name]}" for name in ("python", "ipyparallel", "pyzmq") if name in versions)),
-        ("messages", f"{cluster['packer']}, {encryption_words(cluster['encryption'])}, scheduler {cluster['scheduler']}"),
+        (
+            "queue",
+            ", ".join(f"{queue[name]} {name}" for name in ("queued", "unassigned", "completed")) if queue else "?",
+        ),
+        (
+            "versions",
+            ", ".join(f"{name} {versions[name]}" for name in ("python", "ipyparallel", "pyzmq") if name in versions),
+        ),
+        (
+            "messages",
+            f"{cluster['packer']}, {encryption_words(cluster['encryption'])}, scheduler {cluster['scheduler']}",
+        ),
         *notebook_lines(cluster["notebooks"]),
     ]
     if cluster["problem"]:
@@ -93,7 +103,9 @@ def status(cluster: Mapping[str, t.Any], processes: Iterable[Mapping[str, t.Any]
     lines = table(rows)
     if cluster["engines"]:
         head = ("id", "host", "pool", "core", "pid", "state", "queued", "completed")
-        body = [tuple(str("?" if engine[name] is None else engine[name]) for name in head) for engine in cluster["engines"]]
+        body = [
+            tuple(str("?" if engine[name] is None else engine[name]) for name in head) for engine in cluster["engines"]
+        ]
         lines += ["", *table([head, *body])]
     units = [(str(unit["host"]), str(unit["name"]), str(unit["state"]), str(unit["pid"] or "-")) for unit in processes]
     if units:

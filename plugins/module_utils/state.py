@@ -2,8 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What a cluster remembers: ``<state>/cluster.json`` on the controller host.
 
-``engines`` holds the engines that are expected, as ``{host: {pool: count}}``: what playbooks defined, for hosts that a run
-with ``--limit`` leaves out, and for the watchdog. ``notebooks`` holds what the operator is told of each notebook, by host.
+``engines`` holds the engines that are expected, as ``{host: {pool: count}}``: what playbooks defined, for hosts that
+a run
+with ``--limit`` leaves out, and for the watchdog. ``notebooks`` holds what the operator is told of each notebook, by
+host.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The service manager for hosts without systemd or without root: one supervisord per cluster.
 
-supervisord reads ``<config>/supervisord.conf``, which includes ``<config>/supervisor.d/<process>.conf``. Each single process
+supervisord reads ``<config>/supervisord.conf``, which includes ``<config>/supervisor.d/<process>.conf``. Each single
+process
 is a program of its own, so that a pool grows without a restart of what runs.
 """
 
@@ -193,7 +194,9 @@ files = supervisor.d/*.conf
             )
         if done.returncode:
             reason = done.stderr.strip().splitlines()
-            raise ProcessError(f"supervisor refuses the definition of {definition.name}: {reason[-1] if reason else '?'}")
+            raise ProcessError(
+                f"supervisor refuses the definition of {definition.name}: {reason[-1] if reason else '?'}"
+            )
 
     # What runs
 
@@ -247,7 +250,8 @@ files = supervisor.d/*.conf
     def ensure(self) -> None:
         """Start supervisord where it does not run; restart it where it runs as something else.
 
-        Processes of the cluster that nobody supervises, because their supervisord was killed, are ended first: they would
+        Processes of the cluster that nobody supervises, because their supervisord was killed, are ended first: they
+        would
         hold the ports of those that are to be started.
         """
         pid = self.pid()
@@ -326,7 +330,9 @@ files = supervisor.d/*.conf
                     with contextlib.suppress(Fault):
                         rpc.startProcess(unit, False)
         except (OSError, Fault) as error:
-            raise ProcessError(f"supervisord of cluster {self.cluster} did not do as told for {name}: {error}") from error
+            raise ProcessError(
+                f"supervisord of cluster {self.cluster} did not do as told for {name}: {error}"
+            ) from error
 
     def release(self) -> None:
         """Stop supervisord when nothing runs under it, and remove its file when nothing is defined."""
@@ -355,5 +361,3 @@ files = supervisor.d/*.conf
 
         if not wait_until(stopped, seconds=3600):
             raise ProcessError(f"{', '.join(units)} of cluster {self.cluster} do not stop")
-
-

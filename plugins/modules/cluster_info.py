@@ -11,7 +11,8 @@ short_description: Tell what a running ipyparallel cluster is, as its hub sees i
 version_added: 0.1.0
 author: The ipyparallel.cluster authors (@ipyparallel)
 description:
-  - Runs on the controller host, with nothing but the client half. No engine is asked, so that busy ones do not delay the
+  - Runs on the controller host, with nothing but the client half. No engine is asked, so that busy ones do not delay
+    the
     answer.
 options:
   state_directory:
@@ -63,7 +64,10 @@ cluster:
     controller:
       description: The controller, with C(host), C(address), and C(ports) in three pools.
       type: dict
-      sample: {host: node1, address: 10.0.0.5, ports: {engine: "10100-10108", client: "10109-10114", internal: "10115-10117"}}
+      sample:
+        host: node1
+        address: 10.0.0.5
+        ports: {engine: "10100-10108", client: "10109-10114", internal: "10115-10117"}
     packer:
       description: Serialiser of messages.
       type: str
@@ -86,11 +90,13 @@ cluster:
       sample: {python: 3.11.2, ipyparallel: 9.2.0}
     engines:
       description:
-        - The registered engines. C(core) is the number of the engine on its host within its pool; C(state) is V(idle) or
+        - The registered engines. C(core) is the number of the engine on its host within its pool; C(state) is V(idle)
+          or
           V(busy); C(queued) and C(completed) count tasks.
       type: list
       elements: dict
-      sample: [{id: 0, host: node1, pool: default, core: 0, pid: 4711, state: idle, queued: 0, completed: 12, uuid: "node1:default:0:4711:0f"}]
+      sample:
+        - {id: 0, host: node1, pool: default, core: 0, pid: 4711, uuid: "x", state: idle, queued: 0, completed: 12}
     expected:
       description: How many engines the cluster should have.
       type: int
@@ -105,7 +111,8 @@ cluster:
       type: dict
       sample: {node1: {url: "https://127.0.0.1:8888", directory: /home/ada/notebooks}}
     queue:
-      description: Tasks that wait on engines (C(queued)) and for an engine (C(unassigned)), and those done (C(completed)).
+      description: Tasks that wait on engines (C(queued)) and for an engine (C(unassigned)), and those done
+        (C(completed)).
       type: dict
       sample: {queued: 0, unassigned: 0, completed: 12}
 """
@@ -114,7 +121,11 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import ConnectorError, Identity, load_identity
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import (
+    ConnectorError,
+    Identity,
+    load_identity,
+)
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import read_record
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     HUB_ARGUMENT_SPEC,
@@ -154,7 +165,7 @@ def ask(params: dict[str, t.Any], expected: set[Engine]) -> dict[str, t.Any]:
         return {"running": False, "problem": str(error)}
     try:
         engines, queue = described(client)
-    except Exception as error:  # a hub that dies while it answers raises whatever its client raises
+    except Exception as error:  # noqa: BLE001 - a hub that dies while it answers raises whatever its client raises
         return {"running": False, "problem": f"the hub did not answer a question: {type(error).__name__}: {error}"}
     finally:
         client.close()
@@ -178,7 +189,7 @@ def main() -> None:
     cluster: dict[str, t.Any] = {
         "deployed": False,
         "running": False,
-        "problem": f"there is no cluster in {params['state_directory']}: deploy it first (playbook ipyparallel.cluster.deploy)",
+        "problem": f"there is no cluster in {params['state_directory']}: deploy it (playbook ipyparallel.cluster.deploy)",
         "engines": [],
         "expected": 0,
         "missing": [],
@@ -189,6 +200,7 @@ def main() -> None:
         identity = load_identity(params["state_directory"])
         if identity is None or not os.path.isdir(params["environment"]):
             module.exit_json(changed=False, cluster=cluster)
+            return
         respawn(module, params["python"])
         state = read_state(params["state_directory"])
     except (ConnectorError, StateError) as error:

@@ -11,11 +11,13 @@ short_description: Make, keep, change, check or rotate the identity of an ipypar
 version_added: 0.1.0
 author: The ipyparallel.cluster authors (@ipyparallel)
 description:
-  - Runs on the controller host, before any process of the cluster starts. Makes the cluster's identity once, which is its
+  - Runs on the controller host, before any process of the cluster starts. Makes the cluster's identity once, which is
+    its
     ports, keys and addresses, and from it the two halves of the connector, for clients and for engines.
   - The identity is kept. Options that are not given keep what is remembered; options that are given change it and keep
     the keys.
-  - The identity is in C(<state_directory>/identity.json), the halves are in C(<state_directory>/connector/), all of mode
+  - The identity is in C(<state_directory>/identity.json), the halves are in C(<state_directory>/connector/), all of
+    mode
     0600. A half that is missing or differs is written again.
 options:
   cluster:
@@ -30,7 +32,8 @@ options:
     choices: [present, rotated]
     default: present
   state_directory:
-    description: Directory on the controller host that holds the state of the cluster. It is made when missing, mode 0700.
+    description: Directory on the controller host that holds the state of the cluster. It is made when missing, mode
+      0700.
     type: path
     required: true
   address:
@@ -44,7 +47,8 @@ options:
     default: 127.0.0.1
   port_base:
     description:
-      - First of the 20 ports of the cluster. 9 for engines, 6 for clients, 3 internal ones on loopback, 2 kept for later.
+      - First of the 20 ports of the cluster. 9 for engines, 6 for clients, 3 internal ones on loopback, 2 kept for
+        later.
       - Without it, as remembered, else 10100.
     type: int
   packer:
@@ -65,7 +69,8 @@ options:
     type: str
   python:
     description:
-      - Python interpreter of the cluster's environment, whose pyzmq makes the keys. The module continues there only when
+      - Python interpreter of the cluster's environment, whose pyzmq makes the keys. The module continues there only
+        when
         keys are to be made.
     type: path
     required: true
@@ -117,7 +122,8 @@ fingerprint:
   sample: 0d5f1f4bb8a0c1e2
 stale:
   description:
-    - Whether the controller or an engine on this host runs with another identity than this one, so that the ordered restart
+    - Whether the controller or an engine on this host runs with another identity than this one, so that the ordered
+      restart
       is due. It stays true until that restart has been done, however often the run is interrupted.
   type: bool
   returned: success
@@ -180,7 +186,7 @@ def wanted_identity(module: AnsibleModule, before: Identity | None) -> Identity:
     return Identity(**settings, **keys)
 
 
-def write_identity(module: AnsibleModule, identity: Identity, files: dict[str, str]) -> bool:
+def write_identity(module: AnsibleModule, files: dict[str, str]) -> bool:
     """Write what differs of *files* (path to text); return whether anything did."""
     params = module.params
     changed = [path for path, text in files.items() if read_text(path) != text]
@@ -224,7 +230,7 @@ def main() -> None:
     files = {half_path(state, half): identity.text(half) for half in HALVES}
     files[identity_path(state)] = identity_text(identity)
     try:
-        changed = write_identity(module, identity, files)
+        changed = write_identity(module, files)
     except (OSError, KeyError) as error:
         module.fail_json(msg=f"cannot write the identity of {params['cluster']} below {state}: {error}")
 

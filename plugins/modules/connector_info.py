@@ -119,7 +119,7 @@ def main() -> None:
                 raise ConnectorError(f"{path} does not exist: playbook ipyparallel.cluster.deploy writes it again")
             if parse_half(text, half, path) != identity.half(half):
                 raise ConnectorError(
-                    f"{path} is not a half of the identity beside it: playbook ipyparallel.cluster.deploy writes it again"
+                    f"{path} is not a half of the identity above it: playbook ipyparallel.cluster.deploy writes it anew"
                 )
             result.update(text=text, path=path)
         if module.params["environment"]:

@@ -11,7 +11,8 @@ short_description: Check that the inventory defines an ipyparallel cluster
 version_added: 0.1.0
 author: The ipyparallel.cluster authors (@ipyparallel)
 description:
-  - Checks, on the operator alone, that the inventory has group C(NAME) with children C(NAME_controller), C(NAME_engines)
+  - Checks, on the operator alone, that the inventory has group C(NAME) with children C(NAME_controller),
+    C(NAME_engines)
     and optionally C(NAME_notebook), that there is one controller host, and that no host is in two clusters.
 options:
   cluster:

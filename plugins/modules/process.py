@@ -11,11 +11,14 @@ short_description: Lay down, start, stop or remove a long-running process of a c
 version_added: 0.1.0
 author: The ipyparallel.cluster authors (@ipyparallel)
 description:
-  - One call lays down the files of a process, has its definition checked by the service manager's own parser, takes it into
+  - One call lays down the files of a process, has its definition checked by the service manager's own parser, takes
+    it into
     use, and starts, restarts or stops it. It does not wait until the process is ready.
-  - The hash of the definition is in the environment of the process. A running process with another hash is restarted, so
+  - The hash of the definition is in the environment of the process. A running process with another hash is restarted,
+    so
     that an interrupted run loses no restart.
-  - A process may have several instances, which share one definition. When their number changes, those that stay are left
+  - A process may have several instances, which share one definition. When their number changes, those that stay are
+    left
     alone.
 options:
   cluster:
@@ -28,7 +31,8 @@ options:
     required: true
   state:
     description:
-      - V(started) lays down the definition that is given and lets it run. Without O(command) it starts what is laid down.
+      - V(started) lays down the definition that is given and lets it run. Without O(command) it starts what is laid
+        down.
       - V(stopped) ends the process and leaves its definition.
       - V(absent) ends it and removes its definition and its O(files).
     type: str
@@ -274,7 +278,9 @@ def run(module: AnsibleModule, manager: Supervisor) -> dict[str, t.Any]:
     changed = bool(changed_files or plan or removable or missing)
     result: dict[str, t.Any] = {"changed": changed, "actions": plan.lines}
     if module._diff:
-        diff += [{"before_header": path, "after_header": path, "before": "present\n", "after": ""} for path in removable]
+        diff += [
+            {"before_header": path, "after_header": path, "before": "present\n", "after": ""} for path in removable
+        ]
         diff.append({"prepared": "".join(f"{line}\n" for line in plan.lines)})
         result["diff"] = diff
     if module.check_mode:

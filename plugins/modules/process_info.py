@@ -66,7 +66,7 @@ processes:
   elements: dict
   returned: success
   sample:
-    - {process: controller, name: controller, state: running, pid: 4711, since: 1780000000, log: /var/log/x.log, tail: []}
+    - {process: controller, name: controller, state: running, pid: 4711, since: 1780000000, log: /x.log, tail: []}
 text:
   description: The same for people. State and last lines of the log of each process.
   type: str

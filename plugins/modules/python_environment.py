@@ -11,7 +11,8 @@ short_description: Make the Python environment of an ipyparallel cluster on a ho
 version_added: 0.1.0
 author: The ipyparallel.cluster authors (@ipyparallel)
 description:
-  - Makes C(<prefix>/env/<hash>) with uv from a lock, and lets the link C(<prefix>/current) point to it. The hash is that
+  - Makes C(<prefix>/env/<hash>) with uv from a lock, and lets the link C(<prefix>/current) point to it. The hash is
+    that
     of the lock and the interpreter, so that another lock is another directory.
   - Installs extra packages into the current environment, with the lock as constraint. uv resolves before it writes, so
     that a package which does not exist leaves the environment as it was.
@@ -43,7 +44,8 @@ options:
     elements: str
     default: []
   uv:
-    description: Path of a uv on the host. Without it, one is made below O(prefix), which needs the interpreter's venv module.
+    description: Path of a uv on the host. Without it, one is made below O(prefix), which needs the interpreter's venv
+      module.
     type: path
   uv_lock:
     description: Content of a requirements file with the exact version and hashes of uv.

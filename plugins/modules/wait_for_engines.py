@@ -11,7 +11,8 @@ short_description: Wait until the expected engines of an ipyparallel cluster are
 version_added: 0.1.0
 author: The ipyparallel.cluster authors (@ipyparallel)
 description:
-  - Runs on the controller host. Remembers in C(<state_directory>/cluster.json) which engines the cluster should have, and
+  - Runs on the controller host. Remembers in C(<state_directory>/cluster.json) which engines the cluster should have,
+    and
     waits until the hub has each of them registered exactly once and each answers, busy or not.
 options:
   state_directory:
@@ -20,7 +21,8 @@ options:
     required: true
   engines:
     description:
-      - The engines of some hosts, as a dictionary of host to a dictionary of pool to count. They replace what is remembered
+      - The engines of some hosts, as a dictionary of host to a dictionary of pool to count. They replace what is
+        remembered
         of these hosts; other hosts keep theirs, and are not waited for.
       - Without it, the remembered engines of all hosts are waited for.
     type: dict

@@ -42,8 +42,8 @@ def configure(c, state):
     c.Session.key = identity["key"].encode()
     c.Session.packer = c.Session.unpacker = identity["packer"]
 
-    # Engines, their ids and their variables survive a restart of the controller: with fixed keys, separate pools of ports,
-    # and restore_engines without reuse_files.
+    # Engines, their ids and their variables survive a restart of the controller: with fixed keys, separate pools of
+    # ports, and restore_engines without reuse_files.
     controller.restore_engines = True
     controller.reuse_files = False
 
@@ -70,8 +70,8 @@ def drop_stale_engines(state):
 def live_and_die_as_one():
     """Let the children end with the main process, and the main process with any of them.
 
-    The children of a killed controller would live on and hold its ports, and a controller without one of its children looks
-    alive and is not. The service manager starts it again.
+    The children of a killed controller would live on and hold its ports, and a controller without one of its children
+    looks alive and is not. The service manager starts it again.
     """
     main = os.getpid()
     libc = ctypes.CDLL(None, use_errno=True)
@@ -99,7 +99,7 @@ def let_engines_reconnect():
 
     The scheduler takes restored engines for ready at once. What it sends before an engine is connected again is dropped
     without a word and counts as outstanding for ever, so that with a high-water mark of 1 the engine never gets a task
-    again. So when the hub names restored engines, the scheduler asks once more, a moment later, and believes that answer.
+    again. So the scheduler asks the hub once more, a moment later, and believes that answer.
     """
     first_reply = TaskScheduler.dispatch_query_reply
     register = TaskScheduler._register_engine
@@ -108,7 +108,7 @@ def let_engines_reconnect():
         if uid not in self.targets:  # a notification may have come first
             register(self, uid)
 
-    def dispatch_query_reply(self, msg):
+    def dispatch_query_reply(self, _msg):
         def ask_again():
             self.query_stream.on_recv(lambda reply: first_reply(self, reply))
             self.session.send(self.query_stream, "connection_request", {})
@@ -124,7 +124,7 @@ try:
     drop_stale_engines(pathlib.Path(os.environ["IPYPARALLEL_STATE"]))
     live_and_die_as_one()
     let_engines_reconnect()
-except BaseException:
+except BaseException:  # noqa: BLE001 - whatever it is
     # ipcontroller would go on with its defaults: other ports and no encryption
     traceback.print_exc()
     os._exit(EX_CONFIG)

@@ -1,8 +1,8 @@
 # Managed by Ansible (collection ipyparallel.cluster): changes are overwritten.
 """Configuration of ipengine. Settings that are no secret are in ``ipengine.json`` beside this file.
 
-The engine tells the hub in its ident where it runs: ``<host>:<pool>:<core>:<pid>:<random>``. So whoever asks the hub knows
-the place and the process of each engine, and need not ask a busy one.
+The engine tells the hub in its ident where it runs: ``<host>:<pool>:<core>:<pid>:<random>``. So whoever asks the hub
+knows the place and the process of each engine, and need not ask a busy one.
 """
 
 import json
@@ -27,7 +27,7 @@ def configure(c):
 
 try:
     configure(get_config())  # noqa: F821 - given by traitlets
-except BaseException:
+except BaseException:  # noqa: BLE001 - whatever it is
     # ipengine would go on with its defaults
     traceback.print_exc()
     os._exit(EX_CONFIG)
