@@ -14,7 +14,7 @@ INVENTORY ?= inventory/local
 ARGS ?=
 # Of status: json, or nothing for a text.
 FORMAT ?=
-# Makes .venv.
+# Makes .venv where there is none.
 PYTHON ?= python3
 SCENARIO ?= local
 # Names below benchmarks/, without .py; none: all.
