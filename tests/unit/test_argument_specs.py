@@ -123,7 +123,8 @@ def test_option_is_typed_and_described(role: str, name: str) -> None:
         if value is not None and not is_computed(value):
             assert isinstance(value, TYPES[option["type"]])
             assert option["type"] != "int" or not isinstance(value, bool)
-            assert "choices" not in option or value in option["choices"]
+            values = value if isinstance(value, list) else [value]
+            assert "choices" not in option or set(values) <= set(option["choices"])
         for suboption, described in (option.get("options") or {}).items():
             check(f"{name}.{suboption}", described)
 
