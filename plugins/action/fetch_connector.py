@@ -106,8 +106,8 @@ class ActionModule(ActionBase):
                 write_profile(directory, files)
         except OSError as error:
             raise AnsibleActionFail(
-                f"the operator's profile {directory} cannot be written ({error}); what was there is as it was: make room "
-                "or give another directory in IPYTHONDIR"
+                f"the operator's profile {directory} cannot be written ({error}); what was there is as it was: make "
+                "room or give another directory in IPYTHONDIR"
             ) from None
         # the connector holds the keys: the diff says which file changes, and not how
         diff = [

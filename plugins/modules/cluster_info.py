@@ -189,7 +189,7 @@ def main() -> None:
     cluster: dict[str, t.Any] = {
         "deployed": False,
         "running": False,
-        "problem": f"there is no cluster in {params['state_directory']}: deploy it (playbook ipyparallel.cluster.deploy)",
+        "problem": f"there is no cluster in {params['state_directory']}: deploy it (playbook deploy)",
         "engines": [],
         "expected": 0,
         "missing": [],
@@ -198,15 +198,15 @@ def main() -> None:
     }
     try:
         identity = load_identity(params["state_directory"])
-        if identity is None or not os.path.isdir(params["environment"]):
-            module.exit_json(changed=False, cluster=cluster)
-            return
-        respawn(module, params["python"])
         state = read_state(params["state_directory"])
     except (ConnectorError, StateError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"cannot read the state of the cluster: {error}")
+    if identity is None or not os.path.isdir(params["environment"]):
+        module.exit_json(changed=False, cluster=cluster)
+        return
+    respawn(module, params["python"])
     expected = expected_engines(state["engines"])
     cluster.update(deployed=True, expected=len(expected), notebooks=state["notebooks"])
     cluster.update(facts_of(identity, params["environment"]))
