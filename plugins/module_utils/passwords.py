@@ -23,6 +23,9 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import (
     write_text,
 )
 
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
 VARIABLE = "ipyparallel_notebook_password"
 MINIMUM = 8
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -46,6 +49,19 @@ class Hasher(t.Protocol):
 
     def passwd_check(self, hashed_passphrase: str, passphrase: str) -> bool:
         """Tell whether *passphrase* has the hash *hashed_passphrase*."""
+
+
+def take(module: AnsibleModule, option: str) -> str | None:
+    """Return the value of the secret *option*, and make *module* forget that it has one.
+
+    Ansible stars out a secret wherever its text occurs in a result: with the password ``notebooks`` the path of the
+    notebooks would come back as stars, and a refused password of one letter would star that letter out of the message.
+    For modules only whose results never hold the secret.
+    """
+    secret: str | None = module.params[option]
+    module.params[option] = None
+    module.no_log_values.discard(secret)
+    return secret
 
 
 def check_password(password: str, variable: str = VARIABLE) -> None:

@@ -111,18 +111,8 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.passwords impo
     apply,
     check_password,
     make_plan,
+    take,
 )
-
-
-def refuse(module: AnsibleModule, error: PasswordError) -> None:
-    """Fail with the rule that the given password breaks.
-
-    Ansible stars out a secret wherever its text occurs: a password of one letter would take this letter out of every
-    word of the message. The message has no secret, so the password is taken out of the module instead.
-    """
-    module.params["password"] = None
-    module.no_log_values.clear()
-    module.fail_json(msg=str(error))
 
 
 def load_hasher() -> Hasher:
@@ -143,15 +133,16 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    if params["password"] is not None:
+    password = take(module, "password")
+    if password is not None:
         try:
-            check_password(params["password"])
+            check_password(password)
         except PasswordError as error:
-            refuse(module, error)
+            module.fail_json(msg=str(error))
     hasher = load_hasher() if respawn(module, params["python"]) else None
     paths = Paths(params["directory"])
     try:
-        plan = make_plan(paths, params["password"], hasher)
+        plan = make_plan(paths, password, hasher)
         if not module.check_mode:
             apply(plan, paths, Ownership(params["owner"], params["group"]))
     except KeyError as error:

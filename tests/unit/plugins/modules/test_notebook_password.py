@@ -90,6 +90,11 @@ def test_a_bad_password_is_refused_in_plain_words(run, tmp_path, password, rule)
     assert not (tmp_path / "notebook").exists()
 
 
+def test_a_password_that_is_part_of_a_path_stars_nothing_out(run, tmp_path):
+    result, _output = run(password="notebook")
+    assert result["hash_file"] == str(tmp_path / "notebook" / "password.hash")
+
+
 def test_a_damaged_hash_is_warned_of(run, tmp_path):
     run()
     (tmp_path / "notebook" / "password.hash").write_text("nonsense")
