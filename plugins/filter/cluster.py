@@ -71,4 +71,5 @@ class FilterModule:
             "status": report.status,
             "summary": report.summary,
             "verification": report.verification,
+            "what_stays": report.what_stays,
         }

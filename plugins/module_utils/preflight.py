@@ -53,6 +53,33 @@ def check_directory(path: str, variable: str) -> None:
         )
 
 
+def check_account(uid: int) -> None:
+    """Check that the notebook would not run as root.
+
+    Raises:
+        PreflightError: it would.
+    """
+    if uid == 0:
+        raise PreflightError(
+            "JupyterLab runs what its users type, so it does not run as root: deploy as another account (in scope user "
+            "the one that logs in), or take this host out of the cluster's group for notebooks"
+        )
+
+
+def check_outside(directory: str, removed: t.Iterable[str]) -> None:
+    """Check that *directory*, which is the users', is not in one that is removed with the cluster.
+
+    Raises:
+        PreflightError: it is; names both and the variable.
+    """
+    for parent in removed:
+        if os.path.commonpath([os.path.realpath(directory), os.path.realpath(parent)]) == os.path.realpath(parent):
+            raise PreflightError(
+                f"{directory} is inside {parent}, which is removed with the cluster: set ipyparallel_notebook_directory "
+                "to another directory"
+            )
+
+
 def check_space(path: str) -> None:
     """Check that the file system of *path* has room for an environment.
 

@@ -125,3 +125,9 @@ def verification(result: Mapping[str, t.Any]) -> str:
         outcome = "ok" if check["ok"] else f"FAILED: {check.get('message', '')}"
         rows.append((str(check["feature"]), check["name"], f"{check['seconds']:.3f}", outcome))
     return "\n".join(table(rows))
+
+
+def what_stays(notebooks: Mapping[str, Mapping[str, t.Any]]) -> str:
+    """Return what a removal of the cluster left."""
+    places = [f"{notebook['directory']} on {host}" for host, notebook in sorted(notebooks.items())]
+    return f"Your notebooks are still in {', '.join(places)}" if places else "Nothing of the cluster was left to keep"

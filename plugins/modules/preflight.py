@@ -151,11 +151,13 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector impo
     salvage,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import InstallError, probe
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.passwords import PasswordError, check_password
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.passwords import PasswordError, check_password, take
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import PoolError, resolve_pools
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.preflight import (
     PreflightError,
+    check_account,
     check_directory,
+    check_outside,
     check_overlap,
     check_ports,
     check_socket,
@@ -188,8 +190,9 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
     params = module.params
     roles = set(params["roles"])
     settings = check_identity(params)
-    if params["notebook_password"] is not None:
-        check_password(params["notebook_password"])
+    password = take(module, "notebook_password")
+    if password is not None:
+        check_password(password)
     cores = len(os.sched_getaffinity(0))
     pools = resolve_pools(params["pools"], params["engines_per_host"], cores, "controller" in roles)
 
@@ -207,6 +210,10 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
 
     state = params["state_directory"]
     wanted = wanted_ports(state, settings["port_base"], params["notebook_port"], roles)
+    notebook = notebook_of(params, wanted) if "notebook" in roles else {}
+    if notebook:
+        check_account(os.geteuid())
+        check_outside(notebook["directory"], [params[name] for name in ("prefix", "config", "state_directory")])
     check_overlap(params["cluster"], state, wanted)
     for variable, ports in wanted.items():
         address = params["notebook_address"] if "notebook" in variable else settings["address"]
@@ -214,7 +221,7 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
     return {
         "cores": cores,
         "pools": [dataclasses.asdict(pool) for pool in pools] if "engines" in roles else [],
-        "notebook": notebook_of(params, wanted) if "notebook" in roles else {},
+        "notebook": notebook,
         "python_version": ".".join(str(part) for part in interpreter.version),
     }
 

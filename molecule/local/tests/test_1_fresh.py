@@ -1,0 +1,203 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a user has after `make up`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import ssl
+import stat
+import urllib.error
+import urllib.parse
+import urllib.request
+from http.cookiejar import CookieJar
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import NOTEBOOK_PORT, PORT_BASE, Account, Figures
+
+URL = f"https://127.0.0.1:{NOTEBOOK_PORT}"
+CORES = len(os.sched_getaffinity(0))
+ENGINES = max(1, CORES - 1)
+
+
+def kept(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / f"{name}.json").read_text())
+    return found
+
+
+def test_fresh_up_is_fast(figures: Figures) -> None:
+    figures.add("make up on a fresh account", kept("first")["seconds"], "s", 90)
+
+
+def test_second_up_is_fast(figures: Figures) -> None:
+    figures.add("make up again, nothing to do", kept("again")["seconds"], "s", 12)
+
+
+def test_summary(account: Account) -> None:
+    said = kept("first")["stdout"]
+    plural = "engine" if ENGINES == 1 else "engines"
+    assert f"Cluster ipyparallel: {ENGINES} {plural} on 1 node, in " in said
+    assert f"{URL}/lab" in said
+    assert f"cat {account.state}/notebook/password" in said
+    assert 'ipp.Client(profile="ipyparallel")' in said
+    assert (account.state / "notebook/password").read_text().strip() not in said
+
+
+def test_one_engine_for_each_core_but_one(account: Account) -> None:
+    status = account.status()
+    assert [engine["core"] for engine in status["engines"]] == list(range(ENGINES))
+    assert {(engine["host"], engine["pool"]) for engine in status["engines"]} == {("localhost", "default")}
+    running = account.processes()
+    assert [engine["pid"] for engine in status["engines"]] == [
+        running[f"engines-default-{core}"] for core in range(ENGINES)
+    ]
+
+
+def test_status_as_json(account: Account) -> None:
+    status = account.status()
+    assert status["running"]
+    assert not status["problem"]
+    assert status["queue"].keys() == {"queued", "unassigned", "completed"}
+    assert re.fullmatch(r"9\.2\.\d+", status["versions"]["ipyparallel"])
+    assert status["packer"] == "json"
+    assert status["encryption"] == "curve"
+    assert status["notebooks"]["localhost"]["url"] == f"{URL}/lab"
+    assert status["controller"]["address"] == "127.0.0.1"
+
+
+def test_status_as_table(account: Account) -> None:
+    said = account.ok("make status")
+    assert f"engines       {ENGINES} of {ENGINES}" in said
+    assert "queue         0 queued" in said
+    assert f"{URL}/lab" in said
+    assert re.search(r"ipyparallel 9\.2", said)
+
+
+def test_client_by_profile(account: Account) -> None:
+    code = "import ipyparallel as p; c=p.Client(profile='ipyparallel'); print(c[:].apply_sync(lambda: 6*7))"
+    assert account.python(code) == str([42] * ENGINES)
+
+
+def test_starclusters_example_in_the_shell(account: Account) -> None:
+    said = account.ok(".venv/bin/ipython --profile=ipyparallel -c 'print(ipview.map_sync(lambda x: x**30, range(8)))'")
+    assert str([x**30 for x in range(8)]) in said
+
+
+def test_a_shell_without_its_cluster_is_usable(account: Account) -> None:
+    account.ok("make down")
+    try:
+        said = account.ok(".venv/bin/ipython --profile=ipyparallel -c 'print(ipview, 6 * 7)'")
+        assert "None 42" in said
+        assert "cluster ipyparallel cannot be reached" in said
+    finally:
+        account.ok("make start")
+
+
+def test_everything_of_features_30_to_34(account: Account) -> None:
+    assert "FAILED" not in account.ok("make verify")
+
+
+class Browser:
+    """A person at the notebook: cookies, and a certificate that is taken as it is."""
+
+    def __init__(self) -> None:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        self.jar = CookieJar()
+        handlers = [urllib.request.HTTPSHandler(context=context), urllib.request.HTTPCookieProcessor(self.jar)]
+        self.opener = urllib.request.build_opener(*handlers)
+
+    def get(self, path: str, data: dict[str, str] | None = None, **headers: str) -> int:
+        encoded = urllib.parse.urlencode(data).encode() if data else None
+        request = urllib.request.Request(f"{URL}{path}", encoded, headers)
+        try:
+            with self.opener.open(request, timeout=20) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def log_in(self, password: str) -> None:
+        self.get("/login")
+        token = next(cookie.value for cookie in self.jar if cookie.name == "_xsrf")
+        self.get("/login", {"_xsrf": token or "", "password": password})
+
+
+def test_notebook_refuses_without_login() -> None:
+    assert Browser().get("/api/contents") == 403
+
+
+def test_notebook_refuses_a_wrong_password() -> None:
+    browser = Browser()
+    browser.log_in("not the password")
+    assert browser.get("/api/contents") == 403
+
+
+def test_notebook_answers_after_login(account: Account) -> None:
+    browser = Browser()
+    browser.log_in((account.state / "notebook/password").read_text().strip())
+    assert browser.get("/api/contents") == 200
+    assert browser.get("/ipyparallel/clusters") == 200
+
+
+def test_notebook_answers_to_the_token(account: Account) -> None:
+    token = (account.state / "notebook/token").read_text().strip()
+    assert Browser().get("/api/contents", Authorization=f"token {token}") == 200
+
+
+def test_kernels_have_the_cluster_without_an_argument(account: Account) -> None:
+    code = "import ipyparallel as p; print(len(p.Client(timeout=10).ids))"
+    said = account.ok(f'IPYTHONDIR={account.state}/notebook/ipython {account.prefix}/current/bin/python -c "{code}"')
+    assert int(said) == ENGINES
+
+
+@pytest.mark.parametrize("port", [*range(PORT_BASE, PORT_BASE + 18), NOTEBOOK_PORT])
+def test_listens_on_the_documented_ports_on_loopback(host: Any, port: int) -> None:
+    assert host.socket(f"tcp://127.0.0.1:{port}").is_listening
+    assert not host.socket(f"tcp://0.0.0.0:{port}").is_listening
+
+
+def secrets_of(account: Account) -> dict[str, str]:
+    identity = json.loads((account.state / "identity.json").read_text())
+    names = ("key", "curve_secretkey", "curve_publickey")
+    found = {name: identity[name] for name in names}
+    found["password"] = (account.state / "notebook/password").read_text().strip()
+    found["token"] = (account.state / "notebook/token").read_text().strip()
+    return found
+
+
+def test_no_secret_is_readable_by_others(account: Account) -> None:
+    secrets = [secret.encode() for secret in secrets_of(account).values()]
+    open_to_others = []
+    for directory in (".local", ".config", ".ipython", ".ansible", ".cache", "notebooks"):
+        for path in (account.home / directory).rglob("*"):
+            if path.is_symlink() or not path.is_file() or "/env/" in str(path) or "/.cache/uv/" in str(path):
+                continue
+            content = path.read_bytes()
+            if any(secret in content for secret in secrets) and stat.S_IMODE(path.stat().st_mode) & 0o077:
+                open_to_others.append(path)
+    assert open_to_others == []
+
+
+def test_no_secret_in_logs_arguments_environments_or_verbose_output(account: Account) -> None:
+    secrets = secrets_of(account)
+    texts = {path: path.read_bytes() for path in (account.state / "log").iterdir()}
+    texts |= {path: path.read_bytes() for path in account.config.rglob("*") if path.is_file()}
+    for pid in account.marked(cluster="ipyparallel"):
+        for name in ("cmdline", "environ"):
+            try:
+                texts[Path(f"/proc/{pid}/{name}")] = Path(f"/proc/{pid}/{name}").read_bytes()
+            except FileNotFoundError:
+                continue
+    verbose = account.play("site", "-vvv", "--diff")
+    assert verbose.returncode == 0
+    texts[Path("-vvv")] = (verbose.stdout + verbose.stderr).encode()
+    found = [
+        (path, name) for path, text in texts.items() for name, secret in secrets.items() if secret.encode() in text
+    ]
+    assert found == []
+    assert len(texts) > 20

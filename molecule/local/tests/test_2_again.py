@@ -1,0 +1,86 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What is not to change does not; several clusters; stop and start."""
+
+from __future__ import annotations
+
+from conftest import NOTEBOOK_PORT, Account
+
+SITE = ".venv/bin/ansible-playbook playbooks/site.yml -i inventory/local"
+
+
+def test_up_again_restarts_nothing_and_remembers_the_ports(account: Account) -> None:
+    before = account.processes()
+    assert {"controller", "engines-default-0", "notebook"} <= before.keys()
+    said = account.ok("make up")
+    assert "changed=0 " in said
+    assert f"https://127.0.0.1:{NOTEBOOK_PORT}/lab" in said
+    assert account.processes() == before
+
+
+def test_check_of_a_finished_cluster_finds_nothing_to_change(account: Account) -> None:
+    said = account.ok(f"{SITE} --check --diff")
+    assert "changed=0 " in said
+
+
+def test_growing_restarts_nothing_that_runs(account: Account) -> None:
+    before = account.processes()
+    status = account.status()
+    more = len(status["engines"]) + 1
+    account.ok(f"make up ARGS='-e ipyparallel_engines_per_host={more}'")
+    assert before.items() <= account.processes().items()
+    assert len(account.status()["engines"]) == more
+    account.ok("make up")
+    assert account.processes() == before
+    assert len(account.status()["engines"]) == more - 1
+
+
+def test_no_engines_are_a_cluster_too(account: Account) -> None:
+    account.ok("make up ARGS='-e ipyparallel_engines_per_host=0'")
+    status = account.status()
+    assert status["running"]
+    assert status["engines"] == []
+    assert not status["problem"]
+    account.ok("make up")
+    assert account.status()["engines"]
+
+
+def test_down_ends_everything_and_start_brings_it_back(account: Account) -> None:
+    account.ok("make down")
+    assert account.marked(cluster="ipyparallel") == {}
+    status = account.status()
+    assert status["deployed"]
+    assert not status["running"]
+    assert "did not answer" in status["problem"]
+    assert "changed=0 " in account.ok("make down")
+    account.ok("make start")
+    assert account.status()["engines"]
+    assert "changed=0 " in account.ok("make up")
+
+
+def test_a_second_cluster_beside_the_first(account: Account) -> None:
+    before = account.processes()
+    other = "make {} CLUSTER=second PORT_BASE=21200 NOTEBOOK_PORT=21889"
+    account.ok(other.format("up"))
+    assert account.processes("second").keys() == before.keys()
+    code = "import ipyparallel as p; print([len(p.Client(profile=n).ids) for n in ('ipyparallel', 'second')])"
+    engines = len(account.status()["engines"])
+    assert account.python(code) == str([engines, engines])
+    refused = account.refused("site", "-e", "cluster=third", "-e", "ipyparallel_controller_port_base=21205")
+    assert "belongs to cluster second" in refused
+    assert "ipyparallel_controller_port_base" in refused
+    account.ok("make destroy CLUSTER=second")
+    assert account.marked(cluster="second") == {}
+    assert [path for path in account.home.glob(".*/**/*second*") if "/.venv/" not in str(path)] == []
+    assert account.processes() == before
+    assert account.status()["running"]
+
+
+def test_a_supervisor_that_was_killed_leaves_no_second_controller(account: Account) -> None:
+    pid = int((account.state / "run/supervisord.pid").read_text())
+    account.ok(f"kill -KILL {pid}")
+    account.ok("make up")
+    assert account.status()["engines"]
+    found = account.marked(process="controller")
+    mains = [pid for pid, parent in found.items() if parent not in found]
+    assert len(mains) == 1
