@@ -186,7 +186,8 @@ def check_settings(settings: dict[str, t.Any]) -> None:
             f"1024 to {65535 - PORT_RANGE + 1}"
         )
     try:
-        address = ipaddress.IPv4Address(settings["address"])
+        # a number would be an address too
+        address = ipaddress.IPv4Address(str(settings["address"]))
     except ValueError:
         raise ConnectorError(
             f"{settings['address']!r} is not an IPv4 address: set ipyparallel_address to the address at which engines "

@@ -33,9 +33,12 @@ class Ownership:
 
 
 def read_text(path: str) -> str | None:
-    """Return the text of *path*, or None where there is no such file."""
+    """Return the text of *path* as it is, or None where there is no such file.
+
+    What is no text is read too, with marks for its bytes: it is for the caller to say what is wrong with the file.
+    """
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8", errors="replace", newline="") as stream:
             return stream.read()
     except FileNotFoundError:
         return None
@@ -78,11 +81,17 @@ def make_directory(path: str, mode: int = 0o700, ownership: Ownership | None = N
             return False
         os.chmod(path, mode)
         return True
-    parent = os.path.dirname(path)
-    if parent and not os.path.isdir(parent):
-        os.makedirs(parent, mode=0o755, exist_ok=True)
+    _make_parents(os.path.dirname(path))
     os.mkdir(path, mode)
     os.chmod(path, mode)
     if ownership:
         ownership.apply(path)
     return True
+
+
+def _make_parents(path: str) -> None:
+    # os.makedirs gives its mode to the last directory only, and 0777 to those above it
+    if path and not os.path.isdir(path):
+        _make_parents(os.path.dirname(path))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o755)

@@ -9,6 +9,8 @@ import re
 import typing as t
 from collections.abc import Mapping
 
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import ProcessError, check_environment
+
 POOL_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 POOL_KEYS = ("name", "count", "environment")
 
@@ -96,9 +98,19 @@ def resolve_pools(pools: list[dict[str, t.Any]], per_host: t.Any, cores: int, wi
             count = resolve_count(per_host, "ipyparallel_engines_per_host", cores, with_controller)
         else:
             count = resolve_count(pool["count"], f"{where}.count", cores, with_controller)
-        environment = {str(key): str(value) for key, value in (pool.get("environment") or {}).items()}
-        found[name] = Pool(name, count, environment)
+        found[name] = Pool(name, count, _environment(pool.get("environment") or {}, f"{where}.environment"))
     return list(found.values())
+
+
+def _environment(variables: t.Any, where: str) -> dict[str, str]:
+    if not isinstance(variables, dict):
+        raise PoolError(f"{variables!r} is not a dictionary of environment variables: set {where} to one")
+    environment = {str(name): str(value) for name, value in variables.items()}
+    try:
+        check_environment(environment)
+    except ProcessError as error:
+        raise PoolError(f"{where}: {error}") from None
+    return environment
 
 
 def parse_ident(ident: str) -> dict[str, t.Any]:
@@ -107,7 +119,7 @@ def parse_ident(ident: str) -> dict[str, t.Any]:
     An engine that was not started by this collection has another ident, and then only ``host`` (None) is certain.
     """
     parts = ident.rsplit(":", 4)
-    if len(parts) == 5 and parts[2].isdigit() and parts[3].isdigit():
+    if len(parts) == 5 and parts[2].isdecimal() and parts[3].isdecimal():
         return {"host": parts[0], "pool": parts[1], "core": int(parts[2]), "pid": int(parts[3])}
     return {"host": None, "pool": None, "core": None, "pid": None}
 

@@ -14,14 +14,16 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shlex
 import signal
 import time
 import typing as t
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 PREFIX = "IPYPARALLEL_"
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MANAGED = "Managed by Ansible (collection ipyparallel.cluster): changes are overwritten."
 
 
@@ -225,6 +227,45 @@ def check_file(file: ManagedFile) -> None:
             json.loads(file.content)
     except (SyntaxError, ValueError) as error:
         raise ProcessError(f"the content for {file.path} is not well-formed: {error}") from None
+
+
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Check that every service manager can carry the variables of *environment*.
+
+    Raises:
+        ProcessError: a name or a value is not fit; names the variable.
+    """
+    for name, value in environment.items():
+        if not VARIABLE_NAME.fullmatch(name):
+            raise ProcessError(
+                f"{name!r} is not a name for an environment variable: use letters, digits and underscores, no digit first"
+            )
+        if not is_one_line(value):
+            raise ProcessError(
+                f"the value of environment variable {name} has a line break or a null character: make it one line"
+            )
+
+
+def check_definition(definition: Definition) -> None:
+    """Check what can be checked without a service manager, before anything is written.
+
+    Raises:
+        ProcessError: the definition cannot be laid down; names the file, variable or word.
+    """
+    for file in definition.files:
+        check_file(file)
+    check_environment(definition.environment)
+    for word in (*definition.command, definition.directory):
+        if not is_one_line(word):
+            raise ProcessError(
+                f"{word!r} in the command or directory of {definition.name} has a line break or a null character: make "
+                "it one line"
+            )
+
+
+def is_one_line(text: str) -> bool:
+    """Return whether the definition of a process, which is lines, can hold *text*."""
+    return not any(character in text for character in "\n\r\0")
 
 
 def tail(path: str, lines: int = 15) -> list[str]:

@@ -198,7 +198,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import
     Definition,
     ManagedFile,
     ProcessError,
-    check_file,
+    check_definition,
     make_plan,
     resolve_command,
 )
@@ -258,8 +258,7 @@ def run(module: AnsibleModule, manager: Supervisor) -> dict[str, t.Any]:
     wanted = dict.fromkeys((unit.name for unit in manager.units(name)), "")
     if params["command"] and state == "started":
         definition = read_definition(params)
-        for file in definition.files:
-            check_file(file)
+        check_definition(definition)
         files = [*definition.files, *manager.render(definition)]
         wanted = dict.fromkeys(definition.units, definition.digest)
     elif state == "started" and name not in manager.defined():
