@@ -21,6 +21,7 @@ import pathlib
 import re
 import secrets
 import signal
+import sys
 import tempfile
 import time
 import types
@@ -77,22 +78,24 @@ class Check:
         feature: number of the feature of the collection that the operation belongs to.
         name: what the operation is called, in the words of its users.
         function: does it; returns None, or the seconds it took where the caller cannot measure them.
+        hint: what may be wrong when it hangs though every engine answers.
     """
 
     feature: int
     name: str
     function: c.Callable[[Context], float | None]
+    hint: str = ""
 
 
 CHECKS: list[Check] = []
 """Every check, in the order in which they run."""
 
 
-def check(feature: int, name: str) -> c.Callable[[c.Callable[[Context], float | None]], c.Callable[[Context], t.Any]]:
-    """Register the decorated function as a check of *feature* called *name*."""
+def check(feature: int, name: str, hint: str = "") -> c.Callable[[_Function], _Function]:
+    """Register the decorated function as a check of *feature* called *name*; *hint* as in ``Check``."""
 
-    def register(function: c.Callable[[Context], float | None]) -> c.Callable[[Context], float | None]:
-        CHECKS.append(Check(feature, name, function))
+    def register(function: _Function) -> _Function:
+        CHECKS.append(Check(feature, name, function, hint))
         return function
 
     return register
@@ -105,6 +108,7 @@ def on_engine(function: _Function) -> _Function:
     ``ipyparallel.interactive``, which cannot be imported where Ansible only reads this file.
     """
     copy = types.FunctionType(function.__code__, {}, function.__name__, function.__defaults__)
+    copy.__kwdefaults__ = function.__kwdefaults__
     copy.__module__ = "__main__"
     return t.cast(_Function, copy)
 
@@ -192,10 +196,21 @@ def lay_profiles(directory: pathlib.Path, connector: str) -> None:
 
 @on_engine
 def _forget(prefix: str) -> list[str]:
-    """Remove every name that begins with *prefix* from the engine's namespace; return those still there."""
+    """Remove every name that begins with *prefix*, and what was typed with it, from the engine's namespace.
+
+    Returns:
+        the names that are still there.
+    """
     space = globals()
-    for name in [name for name in space if name.startswith(prefix)]:
-        del space[name]
+    typed = space.get("In")
+    if isinstance(typed, list):
+        typed[:] = ["" if prefix in str(line) else line for line in typed]
+    for name, value in list(space.items()):
+        ours = name.startswith("_i") and isinstance(value, str) and prefix in value
+        if ours and name in ("_i", "_ii", "_iii"):
+            space[name] = ""
+        elif ours or name.startswith(prefix):
+            del space[name]
     return [name for name in space if name.startswith(prefix)]
 
 
@@ -214,7 +229,7 @@ def explain_silence(engine: int, ident: str, others: int) -> str:
         )
     return (
         f"engine {engine} ({ident}) does not answer, and the hub knows of nothing else it should be doing: "
-        "it is frozen or gone; restart it (playbook ipyparallel.cluster.restart_engines)"
+        "it is frozen or gone; restart it"
     )
 
 
@@ -228,6 +243,9 @@ class Context:
         limit: seconds that one check may take.
         ids: the engines that answer; checks use these, so that one busy engine does not fail everything.
         silent: for each engine that does not answer, why.
+        busy: those of them that others keep busy.
+        session: what came of each cell typed into IPython, once that was done.
+        messages: ids of requests of other clients, whose results the hub shall forget too.
     """
 
     def __init__(
@@ -239,7 +257,11 @@ class Context:
         self.limit = limit
         self.ids: list[int] = list(client.ids)
         self.silent: dict[int, str] = {}
+        self.busy: list[int] = []
+        self.session: dict[str, t.Any] = {}
+        self.messages: list[str] = []
         self._prefix = prefix
+        self._idents: dict[int, str] = {engine["id"]: engine["uuid"] for engine in hub.registered(client)}
 
     def name(self, name: str) -> str:
         """Return *name* as it is used on the engines: it clashes with nobody's and is removed at the end."""
@@ -271,29 +293,30 @@ class Context:
         Its targets are named: without them the scheduler keeps a task that no engine can run for ever, waiting
         for an engine that can.
         """
-        takers, refusal = self.balance
-        if refusal:
-            raise CheckFailedError(f"not tried: {refusal}")
-        view = self.client.load_balanced_view(takers)
-        view.timeout = self.limit
-        return view
+        takers = [engine for engine in self.takers if engine in self.ids]
+        if not takers:
+            raise CheckFailedError("not tried: no engine takes load-balanced tasks")
+        return self._balanced(takers)
+
+    def _balanced(self, targets: list[int]) -> ipyparallel.LoadBalancedView:
+        # the scheduler drops a task that waits longer: nothing of a failed run stays behind there
+        return self.client.load_balanced_view(targets, timeout=self.limit)
 
     @functools.cached_property
-    def balance(self) -> tuple[list[int], str]:
-        """The engines that take load-balanced tasks, and why there are none of them.
+    def takers(self) -> list[int]:
+        """The engines that take load-balanced tasks.
 
-        Each engine is asked by itself: one that was restored by a restarted controller can answer directly and
-        yet never get a task.
+        Each is asked by itself: an engine that a restarted controller restored can answer directly and yet never
+        get a task.
         """
-        asked = {engine: self.client.load_balanced_view([engine]).apply_async(int) for engine in self.ids}
-        self.client.wait(list(asked.values()), timeout=self.limit / 2)
-        takers = [engine for engine, result in asked.items() if result.ready()]
-        if takers:
-            return takers, ""
-        return [], (
-            f"no engine got a load-balanced task within {self.limit / 2:g} s, though they answer directly: "
-            "the task scheduler is gone; restart the controller"
-        )
+        asked = {engine: self._balanced([engine]).apply_async(int) for engine in self.ids}
+        self.client.wait(list(asked.values()), timeout=self.patience)
+        return [engine for engine, result in asked.items() if result.ready()]
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for what is answered at once where all is well: leaves time to say why it was not."""
+        return self.limit / 2
 
     @contextlib.contextmanager
     def another_client(self, *args: t.Any, **options: t.Any) -> c.Iterator[ipyparallel.Client]:
@@ -315,24 +338,35 @@ class Context:
         """
         asked = {engine: self.client[engine].apply_async(int) for engine in self.client.ids}
         self.client.wait(list(asked.values()), timeout=min(GRACE, limit))
-        late = [engine for engine, result in asked.items() if not result.ready()]
-        if late and not all(self._requests_of_others(late).values()):
+        late = self._late(asked)
+        if late and not all(late.values()):
             self.client.wait([asked[engine] for engine in late], timeout=max(limit - GRACE, 0))
-            late = [engine for engine in late if not asked[engine].ready()]
-        idents = self.client._engines  # the only place where a client knows them
-        self.silent = {
-            engine: explain_silence(engine, idents.get(engine, "it has left"), others)
-            for engine, others in self._requests_of_others(late).items()
-        }
-        self.ids = [engine for engine in asked if engine not in self.silent]
+            late = self._late(asked)
+        self.busy = [engine for engine, others in late.items() if others]
+        self.silent = {engine: explain_silence(engine, self._idents[engine], others) for engine, others in late.items()}
+        self.ids = [engine for engine in self.client.ids if engine in asked and engine not in late]
 
-    def _requests_of_others(self, engines: list[int]) -> dict[int, int]:
-        """For each of *engines*, how many requests that are not this client's are running or waiting there."""
-        if not engines:
+    def _late(self, asked: c.Mapping[int, ipyparallel.AsyncResult]) -> dict[int, int]:
+        """For each engine that has not answered yet, how many requests of others are running or waiting there."""
+        late = [engine for engine in self.client.ids if engine in asked and not asked[engine].ready()]
+        if not late:
             return {}
+        self._idents.update({engine["id"]: engine["uuid"] for engine in hub.registered(self.client)})
         own = set(self.client.history)
-        status = self.client.queue_status(targets=engines, verbose=True)
-        return {engine: len({*status[engine]["queue"], *status[engine]["tasks"]} - own) for engine in engines}
+        status = self.client.queue_status(targets=late, verbose=True)
+        return {engine: len({*status[engine]["queue"], *status[engine]["tasks"]} - own) for engine in late}
+
+    def drop_departed(self) -> None:
+        """Take engines that are not registered any more out of ``ids``."""
+        registered = self.client.ids
+        self.ids = [engine for engine in self.ids if engine in registered]
+
+    def stayed(self) -> None:
+        """Fail the check when an engine left while the others were running."""
+        registered = self.client.ids
+        gone = [f"engine {engine} ({ident})" for engine, ident in self._idents.items() if engine not in registered]
+        if gone:
+            raise CheckFailedError(f"expected all engines of the beginning, gone are {', '.join(gone)}")
 
     def clean(self) -> None:
         """Remove every name of this run from the engines; those that do not answer do it when they can."""
@@ -342,14 +376,27 @@ class Context:
             return
         left = self.direct.apply_async(_forget, self._prefix).get(self.limit)
         expect("names left on the engines", left, [[] for _ in self.ids])
-        purge(self.client)
+        purge(self.client, self.messages)
 
 
-def purge(client: ipyparallel.Client) -> None:
-    """Make the hub forget the results of *client*."""
-    done = [message for message in client.history if message not in client.outstanding]
-    if done:
-        client.purge_hub_results(done)
+def purge(client: ipyparallel.Client, messages: c.Iterable[str] = (), patience: float = 2.0) -> None:
+    """Make the hub forget the results of *client* and of *messages*.
+
+    The hub may learn that a task is done a moment later than its client, and refuses until then. What it still does
+    not call done after *patience* seconds stays until the hub's own limit removes it.
+    """
+    import ipyparallel
+
+    deadline = time.monotonic() + patience
+    while done := [message for message in client.history if message not in client.outstanding]:
+        try:
+            client.purge_hub_results([*done, *messages])
+        except ipyparallel.error.RemoteError:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.02)
+        else:
+            return
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -389,8 +436,7 @@ def read_connector(path: str) -> dict[str, t.Any]:
         raise VerificationError(f"the connector {path} is not JSON ({error}): deploy the cluster again") from error
     if not isinstance(connector, dict) or "task_scheme" not in connector or "key" not in connector:
         raise VerificationError(
-            f"{path} is not the client half of a connector: name the file ipcontroller-client.json, "
-            "not the engine half"
+            f"{path} is not the client half of a connector: name the file ipcontroller-client.json, not the engine half"
         )
     return connector
 
@@ -427,7 +473,7 @@ def asked_checks(asked: Asked, connector: c.Mapping[str, t.Any]) -> list[Check]:
             Check(
                 7,
                 "expected encryption",
-                lambda context: expect("encryption in the connector", connector_encryption(connector), encryption),
+                lambda _: expect("encryption in the connector", connector_encryption(connector), encryption),
             )
         )
     return checks
@@ -487,8 +533,12 @@ class Report:
         """Return one message: every failed check by name with its reason, or that all is well."""
         done = [outcome for outcome in self.outcomes if not outcome.omitted]
         if not self.failed:
-            return f"all {len(done)} checks passed on {self.engines} engines in {self.seconds:.1f} s"
-        reasons = [f"{outcome.check.name}: {first_lines(outcome.message)}" for outcome in self.failed]
+            engines = f"{self.engines} engine{'' if self.engines == 1 else 's'}"
+            return f"all {len(done)} checks passed on {engines} in {self.seconds:.1f} s"
+        names: dict[str, list[str]] = {}
+        for outcome in self.failed:
+            names.setdefault(first_lines(outcome.message), []).append(outcome.check.name)
+        reasons = [f"{enumerate_names(which)}: {reason}" for reason, which in names.items()]
         return "\n".join([f"{len(self.failed)} of {len(done)} checks failed:", *reasons])
 
     def as_dict(self) -> dict[str, t.Any]:
@@ -510,6 +560,13 @@ def first_lines(message: str, lines: int = 3) -> str:
     return "\n".join([line for line in message.splitlines() if line.strip()][:lines])
 
 
+def enumerate_names(names: c.Sequence[str], most: int = 5) -> str:
+    """Return *names* as one text; of more than *most*, the first and how many there are besides."""
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most} more"
+
+
 def attempt(check: Check, context: Context, limit: float) -> Outcome:
     """Run *check*, for at most *limit* seconds; whatever happens becomes its outcome."""
     started = time.perf_counter()
@@ -529,7 +586,7 @@ def attempt(check: Check, context: Context, limit: float) -> Outcome:
     seconds = time.perf_counter() - started if taken is None else taken
     if hung:
         message = f"no answer within {limit:g} s"
-        blame = _resurvey(context)
+        blame = _resurvey(context) or check.hint
         if blame:
             message = f"{message}: {blame}"
     return Outcome(check, seconds, message, omitted)
@@ -537,6 +594,7 @@ def attempt(check: Check, context: Context, limit: float) -> Outcome:
 
 def _resurvey(context: Context) -> str:
     """After a check that hung: leave out the engines that do not answer any more; say which they are."""
+    context.__dict__.pop("takers", None)
     try:
         with time_limit(2 * GRACE):
             context.survey(GRACE)
@@ -553,6 +611,7 @@ def run_checks(checks: c.Iterable[Check], context: Context, limit: float, budget
     started = time.perf_counter()
     outcomes: list[Outcome] = []
     for check in checks:
+        context.drop_departed()
         spent = time.perf_counter() - started
         if not context.ids:
             outcomes.append(Outcome(check, 0.0, "not tried: no engine answers"))
@@ -563,8 +622,27 @@ def run_checks(checks: c.Iterable[Check], context: Context, limit: float, budget
     return outcomes
 
 
-LAST = Check(33, "namespaces left as they were", Context.clean)
-"""Runs after all others, whatever became of them."""
+LAST = (
+    Check(30, "every engine stayed registered", Context.stayed),
+    Check(33, "namespaces left as they were", Context.clean),
+)
+"""Run after all others, whatever became of them."""
+
+
+def _connect(connector: str, timeout: float) -> ipyparallel.Client:
+    """Return a client of *connector*, or say why there is none."""
+    try:
+        with time_limit(2 * timeout):  # an SSH server in the connector may ask for a password
+            return hub.connect(connector, timeout)
+    except hub.HubError:
+        raise
+    except TimeUpError:
+        raise VerificationError(f"no client of {connector} within {2 * timeout:g} s: its SSH server hangs") from None
+    except Exception as error:
+        raise VerificationError(
+            f"no client can be made from {connector} by this Python ({sys.executable}): "
+            f"{type(error).__name__}: {shorten(str(error))}: is it the cluster's own, and its packer installed here?"
+        ) from error
 
 
 def verify(
@@ -594,18 +672,19 @@ def verify(
         contextlib.redirect_stdout(io.StringIO()),  # ipyparallel prints, and a module's output is its result
     ):
         lay_profiles(pathlib.Path(directory), json.dumps(content))
-        client = hub.connect(connector, timeout)
+        client = _connect(connector, timeout)
         try:
             context = Context(client, connector, pathlib.Path(directory), timeout, f"_verify_{secrets.token_hex(4)}_")
             engines = len(context.ids)
             if not engines:
                 raise VerificationError(
-                    f"the hub of {connector} has no registered engine: start engines, "
-                    "and see why they do not register in their logs (playbook ipyparallel.cluster.logs)"
+                    f"the hub of {connector} has no registered engine: start engines (playbook "
+                    "ipyparallel.cluster.start), or see in their logs why they do not register"
                 )
             every = [*asked_checks(asked, content), *checks]
             outcomes = run_checks(every, context, timeout, BUDGET * timeout)
-            outcomes.append(attempt(LAST, context, timeout))
+            context.drop_departed()
+            outcomes += [attempt(check, context, timeout) for check in LAST]
         finally:
             client.close(linger=1000)
     return Report(outcomes, engines, time.perf_counter() - started)
