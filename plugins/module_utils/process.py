@@ -238,7 +238,8 @@ def check_environment(environment: Mapping[str, str]) -> None:
     for name, value in environment.items():
         if not VARIABLE_NAME.fullmatch(name):
             raise ProcessError(
-                f"{name!r} is not a name for an environment variable: use letters, digits and underscores, no digit first"
+                f"{name!r} is not a name for an environment variable: use letters, digits and underscores, and no "
+                "digit first"
             )
         if not is_one_line(value):
             raise ProcessError(
@@ -292,7 +293,7 @@ class Unit:
 
     @property
     def runs(self) -> bool:
-        """Whether the manager keeps it running; it may be between two starts."""
+        """Whether the manager keeps it running; it may be between two starts, and what is being stopped does not."""
         return self.state in {"starting", "running", "backoff"}
 
 
@@ -325,7 +326,7 @@ def make_plan(wanted: dict[str, str], units: Iterable[Unit], state: str) -> Plan
     plan = Plan()
     seen = {unit.name: unit for unit in units}
     for name, unit in seen.items():
-        if unit.runs and (state != "started" or name not in wanted):
+        if (unit.runs or unit.pid) and (state != "started" or name not in wanted):
             plan.stop.append(name)
     if state == "started":
         for name, digest in wanted.items():

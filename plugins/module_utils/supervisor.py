@@ -20,6 +20,7 @@ import resource
 import subprocess
 import tempfile
 import typing as t
+from collections.abc import Iterable
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import write_text
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import (
@@ -33,6 +34,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import
     Unit,
     end_processes,
     is_alive,
+    is_one_line,
     process_environ,
     running_processes,
     shell_line,
@@ -52,27 +54,57 @@ def escape(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def quote(value: str) -> str:
-    """Return *value* as a quoted text of supervisor's ``environment`` option.
+def is_plain(text: str) -> bool:
+    """Return whether an option can hold *text* as it is.
+
+    supervisor takes what follows a space and ``;`` or ``#`` for a comment, quoted or not, and expands ``%(here)s`` even
+    where its ``%`` is escaped.
+    """
+    return text == text.strip() and not re.search(r"\s[;#]|%\(here\)s", text)
+
+
+def quote(value: str) -> str | None:
+    """Return *value* as a quoted text of supervisor's ``environment`` option, or None where the option cannot hold it.
+
+    The option knows no escapes: a quoted text ends at the next such quote, and loses all quotes at both of its ends.
+    """
+    if not is_plain(f".{value}.") or value != value.strip("'\""):
+        return None
+    mark = "'" if '"' in value else '"'
+    return None if mark in value else f"{mark}{escape(value)}{mark}"
+
+
+def command_text(command: Iterable[str]) -> str:
+    """Return *command* as the text of supervisor's option of this name."""
+    # in between quotes, where a quote that ends and begins again makes no difference to the words
+    text = re.sub(r"(\s)([;#])", r"\1''\2", shell_line(command)).replace("%(here)s", "%(he''re)s")
+    return escape(text)
+
+
+def path_text(path: str) -> str:
+    """Return *path* as the text of an option.
 
     Raises:
-        ProcessError: it holds a line break or a null character, which no environment file can carry.
+        ProcessError: an option cannot hold it.
     """
-    if any(character in value for character in "\n\r\0"):
-        raise ProcessError("the value of an environment variable must be one line without a null character")
-    # supervisor reads the option with shlex, whose double quotes know the backslash as an escape
-    return '"' + escape(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if not is_plain(path) or not is_one_line(path):
+        raise ProcessError(
+            f"supervisor cannot use the path {path!r}: choose one without a space before ';' or '#', without spaces at "
+            "its end, line breaks and '%(here)s'"
+        )
+    return escape(path)
 
 
 def program(definition: Definition, unit: str, instance: str, log: str) -> str:
     """Return the section of supervisor's configuration for a single process."""
-    environment = ",".join(
-        f"{name}={quote(value)}" for name, value in sorted(definition.marked_environment(instance).items())
-    )
+    variables = dict(sorted(definition.marked_environment(instance).items()))
+    quoted = {name: quote(value) for name, value in variables.items()}
+    # env puts the others into the environment, and becomes the program
+    others = [f"{name}={variables[name]}" for name, value in quoted.items() if value is None]
     options = {
-        "command": escape(shell_line(definition.command)),
-        "directory": escape(definition.directory),
-        "environment": environment,
+        "command": command_text([*(["/usr/bin/env", *others] if others else []), *definition.command]),
+        "directory": path_text(definition.directory),
+        "environment": ",".join(f"{name}={value}" for name, value in quoted.items() if value is not None),
         "umask": definition.umask,
         "autostart": "true",
         "autorestart": "true",
@@ -82,7 +114,8 @@ def program(definition: Definition, unit: str, instance: str, log: str) -> str:
         "stopwaitsecs": definition.stop_timeout,
         "killasgroup": "true",
         "redirect_stderr": "true",
-        "stdout_logfile": escape(log),
+        # supervisor expands this option twice
+        "stdout_logfile": escape(path_text(log)),
         "stdout_logfile_maxbytes": "10MB",
         "stdout_logfile_backups": 3,
     }
@@ -147,29 +180,36 @@ class Supervisor:
         return f"""\
 ; {MANAGED}
 [unix_http_server]
-file={escape(self.socket)}
+file={path_text(self.socket)}
 chmod=0600
 
 [supervisord]
 identifier=ipyparallel-{self.cluster}
-logfile={escape(os.path.join(self.log, "supervisord.log"))}
+logfile={path_text(os.path.join(self.log, "supervisord.log"))}
 logfile_maxbytes=1MB
 logfile_backups=3
-pidfile={escape(os.path.join(self.run, "supervisord.pid"))}
+pidfile={path_text(os.path.join(self.run, "supervisord.pid"))}
 minfds={files}
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
 [supervisorctl]
-serverurl=unix://{escape(self.socket)}
+serverurl=unix://{path_text(self.socket)}
 
 [include]
 files = supervisor.d/*.conf
 """
 
     def render(self, definition: Definition) -> list[ManagedFile]:
-        """Return ``supervisord.conf`` and the file of the process."""
+        """Return ``supervisord.conf`` and the file of the process.
+
+        Raises:
+            ProcessError: supervisor cannot use one of the paths.
+        """
+        if re.search(r"[*?[]", self.config):
+            # the files to include are a pattern, whose beginning is this directory
+            raise ProcessError(f"supervisor cannot use the path {self.config!r}: choose one without '*', '?' and '['")
         programs = [
             program(definition, unit, instance, self.log_path(unit)) for unit, instance in definition.units.items()
         ]
@@ -193,10 +233,10 @@ files = supervisor.d/*.conf
                 [python, "-c", script, "-c", main], capture_output=True, text=True, check=False, cwd=directory
             )
         if done.returncode:
-            reason = done.stderr.strip().splitlines()
-            raise ProcessError(
-                f"supervisor refuses the definition of {definition.name}: {reason[-1] if reason else '?'}"
-            )
+            # the last line only tells how to get help
+            lines = [line for line in done.stderr.splitlines() if line and not line.startswith("For help,")]
+            reason = lines[-1].removeprefix("Error: ").replace(directory, self.config) if lines else "no message"
+            raise ProcessError(f"supervisor refuses the definition of {definition.name}: {reason}")
 
     # What runs
 
@@ -225,16 +265,16 @@ files = supervisor.d/*.conf
             return None
 
     def units(self, name: str) -> list[Unit]:
-        """Return the single processes of *name* that supervisord knows."""
+        """Return the single processes of *name* that supervisord knows, or those it left behind."""
         if self.pid() is None:
-            return []
+            return self._orphans(name)
         found = []
         for info in self.rpc().getAllProcessInfo():
-            pid = info["pid"] or None
-            marks = process_environ(pid) if pid else {}
-            # A program between two starts has no process; its own definition is then what supervisord has loaded.
-            if info["name"] != name and not info["name"].startswith(f"{name}-"):
+            if not self._is_ours(name, info["name"]):
                 continue
+            # a program between two starts has no process
+            pid = info["pid"] or None
+            marks = self._marks(pid) if pid else {}
             found.append(
                 Unit(
                     name=info["name"],
@@ -251,8 +291,7 @@ files = supervisor.d/*.conf
         """Start supervisord where it does not run; restart it where it runs as something else.
 
         Processes of the cluster that nobody supervises, because their supervisord was killed, are ended first: they
-        would
-        hold the ports of those that are to be started.
+        would hold the ports of those that are to be started.
         """
         pid = self.pid()
         if pid is not None and process_environ(pid).get(f"{PREFIX}DEFINITION") != self.digest:
@@ -260,7 +299,7 @@ files = supervisor.d/*.conf
             pid = None
         if pid is not None:
             return
-        end_processes([process.pid for process in running_processes(self.cluster, main_only=False)], seconds=10)
+        self._end_orphans()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket)
         account = pwd.getpwuid(os.getuid())
@@ -306,10 +345,11 @@ files = supervisor.d/*.conf
         """
         from xmlrpc.client import Fault
 
-        stopping = plan.stop + plan.restart
         if self.pid() is not None:
-            self._stop(stopping)
+            # what is to be started may still be on its way out
+            self._stop(plan.stop + plan.restart + plan.start)
         elif not plan.start:
+            self._end_orphans(name)
             return
         try:
             self.ensure()
@@ -347,6 +387,28 @@ files = supervisor.d/*.conf
 
     def _is_ours(self, name: str, unit: str) -> bool:
         return unit == name or unit.startswith(f"{name}-")
+
+    def _marks(self, pid: int) -> dict[str, str]:
+        def is_itself() -> bool:
+            return process_environ(pid).get(f"{PREFIX}PROCESS") != "supervisord"
+
+        # a process that was only just started is for a moment a copy of supervisord
+        wait_until(is_itself, seconds=5)
+        return process_environ(pid)
+
+    def _orphans(self, name: str) -> list[Unit]:
+        found = [process for process in running_processes(self.cluster) if process.name == name]
+        names = [f"{name}-{process.instance}" if process.instance else name for process in found]
+        return [
+            Unit(name=unit, state="orphaned", pid=process.pid, digest=process.digest, log=self.log_path(unit))
+            for unit, process in zip(names, found, strict=True)
+        ]
+
+    def _end_orphans(self, name: str | None = None) -> None:
+        # a supervisord that runs without its socket goes first, or it would start again what is ended
+        for names in ({"supervisord"}, None if name is None else {name}):
+            found = running_processes(self.cluster, main_only=False)
+            end_processes([process.pid for process in found if names is None or process.name in names], seconds=10)
 
     def _stop(self, units: list[str]) -> None:
         from xmlrpc.client import Fault

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, the ipyparallel.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the unit tests share: modules run as Ansible runs them, processes that never outlive a test, disks that are full."""
+"""What the unit tests share: modules run as Ansible runs them, processes that end with their test, full disks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import resource
+import socket
 import subprocess
 import sys
 import time
@@ -103,3 +104,10 @@ def full_disk() -> Callable[[], contextlib.AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limited
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port on which nobody listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])

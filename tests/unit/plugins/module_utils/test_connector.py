@@ -272,15 +272,18 @@ def test_a_broken_identity_names_file_key_and_remedy(values, names):
         assert secret not in message
 
 
+def parse(which, text):
+    if which == "identity":
+        return connector.parse_identity(text, "/x.json")
+    return connector.parse_half(text, which, "/x.json")
+
+
 @pytest.mark.parametrize("which", ["identity", "client", "engine"])
 def test_no_part_of_a_file_is_taken_for_the_whole(which):
     whole = connector.identity_text(IDENTITY).rstrip() if which == "identity" else IDENTITY.text(which)
     for length in range(len(whole)):
         with pytest.raises(ConnectorError, match=r"/x\.json"):
-            if which == "identity":
-                connector.parse_identity(whole[:length], "/x.json")
-            else:
-                connector.parse_half(whole[:length], which, "/x.json")
+            parse(which, whole[:length])
 
 
 def test_an_identity_that_is_not_there_is_none(tmp_path):

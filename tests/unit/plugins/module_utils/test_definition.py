@@ -63,7 +63,7 @@ def test_a_cluster_without_a_group_for_engines_is_refused():
 
 
 def test_an_inventory_without_any_cluster_says_so():
-    with pytest.raises(DefinitionError, match="no cluster 'alpha'.*it has no cluster at all"):
+    with pytest.raises(DefinitionError, match=r"no cluster 'alpha'.*it has no cluster at all"):
         read_definition("alpha", {"all": ["localhost"]})
 
 
