@@ -67,7 +67,8 @@ ifeq ($(FORMAT),)
 	@$(call play,status)
 else ifeq ($(FORMAT),json)
 	@directory=$$(mktemp -d) && trap 'rm -rf "$$directory"' EXIT && \
-	{ $(call play,status,ipyparallel_status_file="$$directory/status.json"); } >&2 && cat "$$directory/status.json"
+	code=0; { $(call play,status,ipyparallel_status_file="$$directory/status.json") || code=$$?; } >&2; \
+	cat "$$directory/status.json" && exit $$code
 else
 	@echo "make: FORMAT=$(FORMAT) is unknown: give json, or nothing for a text" >&2; exit 2
 endif

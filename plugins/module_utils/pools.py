@@ -8,6 +8,7 @@ import dataclasses
 import re
 import typing as t
 from collections.abc import Mapping
+from urllib.parse import unquote
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import ProcessError, check_environment
 
@@ -114,13 +115,14 @@ def _environment(variables: t.Any, where: str) -> dict[str, str]:
 
 
 def parse_ident(ident: str) -> dict[str, t.Any]:
-    """Return what an engine's ident tells: ``<host>:<pool>:<core>:<pid>:<random>``; see ``ipengine_config.py``.
+    """Return what an engine's ident tells: ``<host>__<pool>__<core>__<pid>__<random>``; see ``ipengine_config.py``.
 
     An engine that was not started by this collection has another ident, and then only ``host`` (None) is certain.
     """
-    parts = ident.rsplit(":", 4)
-    if len(parts) == 5 and parts[2].isdecimal() and parts[3].isdecimal():
-        return {"host": parts[0], "pool": parts[1], "core": int(parts[2]), "pid": int(parts[3])}
+    parts = ident.split("__")
+    if len(parts) == 5 and re.fullmatch(r"[0-9]+__[0-9]+", "__".join(parts[2:4])):
+        host, pool = (unquote(part.replace("_", "%")) for part in parts[:2])
+        return {"host": host, "pool": pool, "core": int(parts[2]), "pid": int(parts[3])}
     return {"host": None, "pool": None, "core": None, "pid": None}
 
 

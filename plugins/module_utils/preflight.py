@@ -75,8 +75,8 @@ def check_outside(directory: str, removed: t.Iterable[str]) -> None:
     for parent in removed:
         if os.path.commonpath([os.path.realpath(directory), os.path.realpath(parent)]) == os.path.realpath(parent):
             raise PreflightError(
-                f"{directory} is inside {parent}, which is removed with the cluster: set ipyparallel_notebook_directory "
-                "to another directory"
+                f"{directory} is inside {parent}, which is removed with the cluster: set "
+                "ipyparallel_notebook_directory to another directory"
             )
 
 

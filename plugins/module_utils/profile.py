@@ -25,7 +25,7 @@ def _connect():
 
     connector = Path(__file__).resolve().parent.parent / "security" / "ipcontroller-client.json"
     try:
-        client = ipyparallel.Client(str(connector), timeout=10)
+        client = ipyparallel.Client(str(connector), timeout=5)
     except Exception as error:
         print(f"cluster CLUSTER cannot be reached ({type(error).__name__}: {error}): ipclient and ipview are None")
         return None, None

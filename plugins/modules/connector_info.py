@@ -106,7 +106,7 @@ def main() -> None:
         identity = load_identity(state)
         if identity is None:
             if module.check_mode:
-                module.exit_json(changed=False, exists=False, fingerprint="", text="", path="", versions={})
+                module.exit_json(changed=False, exists=False, fingerprint="", text="{}", path="", versions={})
             raise ConnectorError(
                 f"there is no identity of a cluster in {state} on {os.uname().nodename}: deploy the cluster first "
                 "(playbook ipyparallel.cluster.deploy)"

@@ -12,12 +12,14 @@ import stat
 import urllib.error
 import urllib.parse
 import urllib.request
+from datetime import datetime
 from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import NOTEBOOK_PORT, PORT_BASE, Account, Figures
+from account import NOTEBOOK_PORT, PORT_BASE, Account
+from figures import Figures
 
 URL = f"https://127.0.0.1:{NOTEBOOK_PORT}"
 CORES = len(os.sched_getaffinity(0))
@@ -25,8 +27,10 @@ ENGINES = max(1, CORES - 1)
 
 
 def kept(name: str) -> dict[str, Any]:
+    """Return what converge kept of a run: its output, and how long it took."""
     found: dict[str, Any] = json.loads((Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / f"{name}.json").read_text())
-    return found
+    took = datetime.fromisoformat(found["end"]) - datetime.fromisoformat(found["start"])
+    return {"stdout": found["stdout"], "seconds": took.total_seconds()}
 
 
 def test_fresh_up_is_fast(figures: Figures) -> None:

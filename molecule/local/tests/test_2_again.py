@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from conftest import NOTEBOOK_PORT, Account
+from account import NOTEBOOK_PORT, Account
 
 SITE = ".venv/bin/ansible-playbook playbooks/site.yml -i inventory/local"
 

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from conftest import PORT_BASE, PROJECT, Account
+from account import PORT_BASE, PROJECT, Account
 
 KEYS = ("key", "curve_publickey", "curve_secretkey")
 

@@ -8,7 +8,8 @@ import shlex
 import time
 
 import pytest
-from conftest import Account, Figures, wait_until
+from account import Account, wait_until
+from figures import Figures
 
 CHILDREN = ["iopub", "mux", "control", "task", "broadcast 0", "broadcast 00", "broadcast 01", "heartbeat"]
 
@@ -68,7 +69,7 @@ def test_an_engine_killed_comes_back(account: Account, figures: Figures) -> None
     code = f"""
 import time, ipyparallel as p
 client = p.Client(profile='ipyparallel')
-while len(client.ids) < {len(before)} or any(':{pid}:' in ident for ident in client._engines.values()):
+while len(client.ids) < {len(before)} or any('__{pid}__' in ident for ident in client._engines.values()):
     time.sleep(0.02)
 print(client[:].apply_async(lambda: 6 * 7).get(20))
 """

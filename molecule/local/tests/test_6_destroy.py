@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from conftest import NOTEBOOK_PORT, PORT_BASE, Account
+from account import NOTEBOOK_PORT, PORT_BASE, Account
 
 
 def test_destroy_leaves_the_notebooks_only(account: Account, host: Any) -> None:

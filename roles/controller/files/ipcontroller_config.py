@@ -36,8 +36,9 @@ def configure(c, state):
     controller.monitor_ip = "127.0.0.1"
     controller.location = identity["address"]
     controller.enable_curve = identity["encryption"] == "curve"
-    controller.curve_publickey = identity["curve_publickey"].encode()
-    controller.curve_secretkey = identity["curve_secretkey"].encode()
+    if controller.enable_curve:  # the heartbeat would encrypt with keys that are there, whatever enable_curve says
+        controller.curve_publickey = identity["curve_publickey"].encode()
+        controller.curve_secretkey = identity["curve_secretkey"].encode()
     c.TaskScheduler.scheme_name = identity["scheduler"]
     c.Session.key = identity["key"].encode()
     c.Session.packer = c.Session.unpacker = identity["packer"]

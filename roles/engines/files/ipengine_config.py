@@ -1,13 +1,15 @@
 # Managed by Ansible (collection ipyparallel.cluster): changes are overwritten.
 """Configuration of ipengine. Settings that are no secret are in ``ipengine.json`` beside this file.
 
-The engine tells the hub in its ident where it runs: ``<host>:<pool>:<core>:<pid>:<random>``. So whoever asks the hub
-knows the place and the process of each engine, and need not ask a busy one.
+The engine tells the hub in its ident where it runs: ``<host>__<pool>__<core>__<pid>__<random>``. So whoever asks the
+hub knows the place and the process of each engine, and need not ask a busy one. Broadcast views make names in Python
+code of it, so all but letters, digits and hyphens is written as ``_`` and two hexadecimal digits.
 """
 
 import json
 import os
 import pathlib
+import re
 import secrets
 import traceback
 
@@ -16,13 +18,17 @@ from traitlets.config import Config
 EX_CONFIG = 78  # sysexits.h
 
 
+def quote(text):
+    """Return *text* with all but letters, digits and hyphens as ``_`` and two hexadecimal digits for each byte."""
+    return re.sub(rb"[^A-Za-z0-9-]", lambda found: b"_%02x" % found.group()[0], text.encode()).decode()
+
+
 def configure(c):
     """Apply the settings, and the ident of this engine, to configuration *c*."""
     c.merge(Config(json.loads(pathlib.Path(__file__).with_name("ipengine.json").read_text())))
-    host = os.environ["IPYPARALLEL_HOST"].encode("ascii", "replace").decode()
-    pool = os.environ["IPYPARALLEL_PROCESS"].removeprefix("engines-")
+    place = os.environ["IPYPARALLEL_HOST"], os.environ["IPYPARALLEL_PROCESS"].removeprefix("engines-")
     core = os.environ["IPYPARALLEL_INSTANCE"]
-    c.Session.session = f"{host}:{pool}:{core}:{os.getpid()}:{secrets.token_hex(8)}"
+    c.Session.session = "__".join([*map(quote, place), core, str(os.getpid()), secrets.token_hex(8)])
 
 
 try:

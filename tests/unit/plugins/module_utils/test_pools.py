@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import (
     POOL_NAME,
@@ -97,15 +99,34 @@ def test_a_bad_count_for_the_host_is_told_by_its_own_variable():
 # ---- idents
 
 
+def engine_configuration():
+    """Return the functions of the engines' configuration file, which is no module."""
+    text = (Path(__file__).parents[4] / "roles/engines/files/ipengine_config.py").read_text(encoding="utf-8")
+    functions = {}
+    exec(text.partition("\ntry:\n")[0], functions)
+    return functions
+
+
 @given(
     st.text(min_size=1), names, st.integers(0, 10**6), st.integers(1, 2**22), st.text("0123456789abcdef", min_size=1)
 )
 def test_an_ident_tells_where_the_engine_runs(host, pool, core, pid, random):
-    assert parse_ident(f"{host}:{pool}:{core}:{pid}:{random}") == {"host": host, "pool": pool, "core": core, "pid": pid}
+    quote = engine_configuration()["quote"]
+    ident = "__".join([quote(host), quote(pool), str(core), str(pid), random])
+    assert parse_ident(ident) == {"host": host, "pool": pool, "core": core, "pid": pid}
+    assert f"_{ident.replace('-', '')}_f".isidentifier(), "broadcast views make names of it"
 
 
 @pytest.mark.parametrize(
-    "ident", ["", "6fb7a9d4-0d1d5f5b5e3a", "a:b:c:d:e", "node1:default:0:x:aa", "node1:default:\u00b2:1:aa", "::::"]
+    "ident",
+    [
+        "",
+        "6fb7a9d4-0d1d5f5b5e3a",
+        "a__b__c__d__e",
+        "node1__default__0__x__aa",
+        "node1__default__\u00b2__1__aa",
+        "________",
+    ],
 )
 def test_a_foreign_ident_tells_nothing(ident):
     assert parse_ident(ident) == UNKNOWN

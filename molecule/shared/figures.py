@@ -1,0 +1,36 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Figures that a scenario measures: kept as JSON, and printed as a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class Figures:
+    """What was measured, each with the bar it is held to."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, check: str, value: float, unit: str, bar: float) -> None:
+        """Keep a figure that must not be above *bar*, and hold it to that."""
+        self.rows.append({"check": check, "value": round(value, 2), "unit": unit, "bar": bar, "ok": value <= bar})
+        assert value <= bar, f"{check}: {value:.2f} {unit}, at most {bar:g} {unit}"
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    width = max(len(row["check"]) for row in rows)
+    verdict = {True: "ok", False: "MISSED"}
+    return [
+        f"{row['check']:{width}}  {row['value']:>8g} {row['unit']:5} at most {row['bar']:g}  {verdict[row['ok']]}"
+        for row in rows
+    ]
+
+
+def write(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write the figures as JSON."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(rows, indent=2) + "\n")
