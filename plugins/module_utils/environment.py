@@ -111,22 +111,37 @@ def explain(output: str) -> str:
     """Return the reason in uv's output as one line: the package that does not exist, the network that is not there."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     text = " ".join(lines)
-    missing = re.search(r"[Bb]ecause ([\w.\-\[\]]+) was not found in the package registry", text)
-    if missing:
-        return f"there is no package {missing.group(1)!r} in the package index"
-    unreachable = re.search(r"(dns error|failed to lookup|[Cc]onnection refused|error sending request|timed out)", text)
-    if unreachable:
+    if "No space left" in text:
+        return "the disk is full: make room"
+    refused = re.search(r"401 Unauthorized|403 Forbidden", text)
+    if refused:
         return (
-            f"the package index cannot be reached ({unreachable.group(1)}): check the network, or give proxies and "
-            "index in ipyparallel_install_environment"
+            f"the package index refuses this host ({refused.group()}): check index and credentials in "
+            "ipyparallel_install_environment"
         )
+    missing = re.search(r"[Bb]ecause ([\w.\-\[\]]+) was not found in the (package registry|cache)", text)
+    if missing and missing.group(2) == "cache":
+        return (
+            f"package {missing.group(1)!r} is not in uv's cache, and uv may not use the network: take UV_OFFLINE out "
+            "of ipyparallel_install_environment"
+        )
+    if missing:
+        return (
+            f"there is no package {missing.group(1)!r} in the package index: correct ipyparallel_packages or "
+            "ipyparallel_requirements"
+        )
+    # what follows is told after "error sending request", and so is its reason
     if re.search(r"invalid peer certificate|UnknownIssuer", text):
         return (
             "the package index has a certificate that this host does not trust: give SSL_CERT_FILE in "
             "ipyparallel_install_environment"
         )
-    if "No space left" in text:
-        return "the disk is full"
+    unreachable = re.findall(r"(?i)dns error|connection refused|timed out|unreachable|error sending request", text)
+    if unreachable:
+        return (
+            f"the package index cannot be reached ({unreachable[-1].lower()}): check the network, or give proxies and "
+            "index in ipyparallel_install_environment"
+        )
     return re.sub(r"^(error|\u00d7)[: ]*", "", text)[-1500:] or "no message"
 
 

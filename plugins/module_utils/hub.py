@@ -13,6 +13,8 @@ import os
 import time
 import typing as t
 
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import ConnectorError, parse_half
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine, parse_ident
 
 if t.TYPE_CHECKING:
@@ -62,12 +64,19 @@ def connect(connector: str, timeout: float) -> ipyparallel.Client:
         timeout: seconds to wait for the hub's answer.
 
     Raises:
-        HubError: the file is missing, or no hub answered in time.
+        HubError: the file is missing or broken, or no hub answered in time.
     """
     import ipyparallel
 
-    if not os.path.exists(connector):
-        raise HubError(f"there is no connector {connector}: deploy the cluster first")
+    try:
+        text = read_text(connector)
+        if text is None:
+            raise HubError(f"there is no connector {connector}: deploy the cluster first")
+        parse_half(text, "client", connector)
+    except ConnectorError as error:
+        raise HubError(str(error)) from None
+    except OSError as error:
+        raise HubError(f"cannot read the connector {connector}: {error.strerror}") from None
     try:
         return ipyparallel.Client(connector, timeout=timeout)
     except (TimeoutError, ipyparallel.error.TimeoutError) as error:

@@ -114,7 +114,8 @@ def remove_profile(directory: str) -> None:
     if read_text(os.path.join(directory, MARK)) == "made\n":
         shutil.rmtree(directory)
         return
-    for path in profile_files("", "", directory):
+    # the mark goes last: a removal that is interrupted goes on
+    for path in reversed(profile_files("", "", directory)):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(directory, path))
 

@@ -40,6 +40,7 @@ def read_state(directory: str) -> dict[str, t.Any]:
         state = json.loads(read_text(path) or "{}")
         engines = state.get("engines", {})
         sound = all(isinstance(n, int) for pools in engines.values() for n in pools.values())
+        sound = sound and isinstance(state.get("notebooks", {}), dict)
     except (ValueError, AttributeError):
         sound = False
     if not sound:

@@ -1,0 +1,164 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+import pytest
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import report
+from hypothesis import given
+from hypothesis import strategies as st
+
+ENGINES = [
+    {
+        "id": 0,
+        "host": "node1",
+        "pool": "default",
+        "core": 0,
+        "pid": 4711,
+        "state": "idle",
+        "queued": 0,
+        "completed": 12,
+    },
+    {"id": 1, "host": "node2", "pool": "default", "core": 0, "pid": 12, "state": "busy", "queued": 3, "completed": 0},
+]
+CLUSTER = {
+    "deployed": True,
+    "running": True,
+    "problem": "",
+    "name": "alpha",
+    "controller": {
+        "host": "node1",
+        "address": "10.0.0.5",
+        "ports": {"engine": "10100-10108", "client": "10109-10114", "internal": "10115-10117"},
+    },
+    "packer": "json",
+    "encryption": "curve",
+    "scheduler": "leastload",
+    "versions": {"python": "3.11.2", "ipyparallel": "9.2.0", "pyzmq": "27.1.0", "numpy": "2"},
+    "engines": ENGINES,
+    "expected": 2,
+    "missing": [],
+    "notebooks": {
+        "node1": {
+            "url": "https://10.0.0.5:8888/lab",
+            "directory": "/home/ada/notebooks",
+            "password_command": "cat /state/notebook/password",
+        }
+    },
+    "queue": {"queued": 3, "unassigned": 1, "completed": 12},
+}
+
+
+def lines_of(text):
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 engines"), (1, "1 engine"), (2, "2 engines")])
+def test_plurals(count, text):
+    assert report.plural(count, "engine") == text
+
+
+@given(st.lists(st.tuples(st.text("ab "), st.text("cd "), st.text("ef", min_size=1))))
+def test_columns_are_aligned(rows):
+    lines = report.table(rows)
+    assert len(lines) == len(rows)
+    for line, row in zip(lines, rows, strict=True):
+        start = sum(max(len(other[column]) for other in rows) + 2 for column in (0, 1))
+        assert line[start:] == row[2]
+
+
+# ---- the closing summary
+
+
+def test_the_summary_has_what_starcluster_showed():
+    text = report.summary(CLUSTER, 12.34)
+    lines = lines_of(text)
+    assert lines[0] == "Cluster alpha: 2 engines on 2 nodes, in 12.3 s"
+    assert "notebook https://10.0.0.5:8888/lab" in lines
+    assert "password cat /state/notebook/password (on node1)" in lines
+    assert "notebooks in /home/ada/notebooks (on node1)" in lines
+    assert any(line.startswith("shell ipython --profile=alpha") for line in lines)
+    assert lines[-3:] == report.connect_lines("alpha")
+
+
+def test_the_lines_that_connect_are_python():
+    lines = report.connect_lines("alpha")
+    assert 'profile="alpha"' in lines[1]
+    compile("\n".join(lines), "summary", "exec")
+
+
+def test_one_engine_is_one():
+    assert "1 engine on 1 node," in report.summary({**CLUSTER, "engines": ENGINES[:1]}, 1)
+
+
+def test_a_given_password_has_no_command():
+    notebooks = {"node1": {**CLUSTER["notebooks"]["node1"], "password_command": None}}
+    assert "password the one you gave" in lines_of(report.summary({**CLUSTER, "notebooks": notebooks}, 1))
+
+
+@pytest.mark.parametrize(("encryption", "words"), [("curve", "encrypted (CURVE)"), ("none", "not encrypted (signed)")])
+def test_encryption_in_words(encryption, words):
+    assert f"messages json, {words}" in lines_of(report.summary({**CLUSTER, "encryption": encryption}, 1))
+
+
+# ---- status
+
+
+def test_the_status_of_a_running_cluster():
+    processes = [
+        {"host": "node1", "name": "controller", "state": "running", "pid": 4000},
+        {"host": "node2", "name": "engines-default-0", "state": "backoff", "pid": None},
+    ]
+    lines = lines_of(report.status(CLUSTER, processes))
+    for line in (
+        "cluster alpha: running",
+        "controller 10.0.0.5, ports 10100-10108 (engine), 10109-10114 (client), 10115-10117 (internal)",
+        "engines 2 of 2",
+        "queue 3 queued, 1 unassigned, 12 completed",
+        "versions python 3.11.2, ipyparallel 9.2.0, pyzmq 27.1.0",
+        "messages json, encrypted (CURVE), scheduler leastload",
+        "notebook https://10.0.0.5:8888/lab",
+        "id host pool core pid state queued completed",
+        "0 node1 default 0 4711 idle 0 12",
+        "1 node2 default 0 12 busy 3 0",
+        "node1 controller running 4000",
+        "node2 engines-default-0 backoff -",
+    ):
+        assert line in lines
+    assert not [line for line in lines if line.startswith("problem")]
+
+
+def test_the_status_of_a_cluster_that_does_not_answer():
+    down = {**CLUSTER, "running": False, "problem": "the hub did not answer", "engines": [], "queue": {}}
+    lines = lines_of(report.status(down))
+    assert lines[0] == "cluster alpha: NOT RUNNING"
+    assert lines[1] == "problem the hub did not answer"
+    assert "engines 0 of 2" in lines
+    assert "queue ?" in lines
+    assert not [line for line in lines if line.startswith("id ")]
+
+
+def test_an_engine_that_others_started_has_no_place():
+    foreign = {**ENGINES[0], "host": None, "pool": None, "core": None, "pid": None}
+    assert "0 ? ? ? ? idle 0 12" in lines_of(report.status({**CLUSTER, "engines": [foreign]}))
+
+
+def test_the_status_of_no_cluster_is_why():
+    assert report.status({"deployed": False, "problem": "there is no cluster"}) == "there is no cluster"
+
+
+# ---- verify, and what a removal leaves
+
+
+def test_checks_as_a_table():
+    checks = [
+        {"feature": 30, "name": "map", "seconds": 0.0123, "ok": True},
+        {"feature": 31, "name": "error", "seconds": 2, "ok": False, "message": "expected 42, got 41"},
+    ]
+    lines = lines_of(report.verification({"checks": checks}))
+    assert "30 map 0.012 ok" in lines
+    assert "31 error 2.000 FAILED: expected 42, got 41" in lines
+
+
+def test_what_stays_is_named():
+    assert "/home/ada/notebooks on node1" in report.what_stays(CLUSTER["notebooks"])
+    assert report.what_stays({})
