@@ -44,12 +44,13 @@ def check_directory(path: str, variable: str) -> None:
     """
     parent = existing_parent(path)
     if not os.path.isdir(parent):
-        raise PreflightError(f"{path} cannot be made, because {parent} is not a directory (variable {variable})")
+        raise PreflightError(f"{path} ({variable}) cannot be made, because {parent} is not a directory: move it away")
     if not os.access(parent, os.W_OK | os.X_OK):
         found = os.stat(parent)
         raise PreflightError(
-            f"{path} cannot be written: {parent} belongs to uid {found.st_uid} (mode {found.st_mode & 0o7777:04o}) and "
-            f"this account is uid {os.geteuid()} (variable {variable})"
+            f"{path} ({variable}) cannot be written: {parent} belongs to uid {found.st_uid} (mode "
+            f"{found.st_mode & 0o7777:04o}) and this account is uid {os.geteuid()}: let it write there, or deploy as "
+            "an account that may"
         )
 
 
@@ -180,10 +181,24 @@ def wanted_ports(state: str, port_base: int, notebook_port: int | None, roles: s
         port_base: first port of the cluster.
         notebook_port: as given, or None.
         roles: what this host is: ``controller``, ``engines``, ``notebook``.
+
+    Raises:
+        PreflightError: the notebook's port is none, or one of the controller's.
     """
     wanted: dict[str, set[int]] = {}
+    if notebook_port is not None and not 1024 <= notebook_port <= 65535:
+        raise PreflightError(
+            f"{notebook_port} is not a port for the notebook: set ipyparallel_notebook_port to a number from 1024 to "
+            "65535"
+        )
     if "controller" in roles:
         wanted["ipyparallel_controller_port_base"] = set(Ports(port_base).reserved)
     if "notebook" in roles:
-        wanted["ipyparallel_notebook_port"] = {notebook_port or remembered_notebook_port(state) or NOTEBOOK_PORT}
+        port = notebook_port or remembered_notebook_port(state) or NOTEBOOK_PORT
+        wanted["ipyparallel_notebook_port"] = {port}
+        if port in wanted.get("ipyparallel_controller_port_base", ()):
+            raise PreflightError(
+                f"port {port} of the notebook is one of the controller's, {port_base} to "
+                f"{Ports(port_base).reserved[-1]}: set ipyparallel_notebook_port or ipyparallel_controller_port_base"
+            )
     return wanted

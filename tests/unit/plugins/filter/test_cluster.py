@@ -1,0 +1,124 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.ipyparallel.cluster.plugins.filter import cluster as filters
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.mark.parametrize(
+    ("groups", "roles"),
+    [
+        (["alpha", "alpha_controller", "alpha_engines", "alpha_notebook"], ["controller", "engines", "notebook"]),
+        (["alpha_notebook", "alpha_controller"], ["controller", "notebook"]),
+        (["alpha", "beta_controller"], []),
+        (["beta_alpha_engines", "alpha_engines_"], []),
+        ([], []),
+    ],
+)
+def test_what_a_host_is(groups, roles):
+    assert filters.host_roles(groups, "alpha") == roles
+
+
+# ---- requirements
+
+
+def test_no_requirements():
+    assert filters.requirement_lines("") == []
+
+
+def test_requirements_at_a_url_are_read_where_they_are_installed():
+    assert filters.requirement_lines("https://example.org/r.txt") == ["--requirement https://example.org/r.txt"]
+
+
+def test_requirements_of_a_file(tmp_path):
+    path = tmp_path / "requirements.txt"
+    path.write_text("""\
+# what we need
+scipy  # for signals
+pandas>=2 ; python_version > "3.10"
+
+demo @ https://example.org/demo-1.0.whl#sha256=aa
+--extra-index-url https://example.org/simple
+""")
+    assert filters.requirement_lines(str(path)) == [
+        "scipy",
+        'pandas>=2 ; python_version > "3.10"',
+        "demo @ https://example.org/demo-1.0.whl#sha256=aa",
+        "--extra-index-url https://example.org/simple",
+    ]
+
+
+def test_a_requirement_with_its_hashes_stays_whole(tmp_path):
+    """What is installed is sorted: the second line of a requirement must not become one of its own."""
+    path = tmp_path / "requirements.txt"
+    path.write_text("six==1.16.0 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n    # via nothing\nattrs==1\n")
+    lines = filters.requirement_lines(str(path))
+    assert [line.split() for line in lines] == [
+        ["six==1.16.0", "--hash=sha256:aa", "--hash=sha256:bb"],
+        ["attrs==1"],
+    ]
+
+
+def test_requirements_that_cannot_be_read_name_variable_and_file(tmp_path):
+    with pytest.raises(AnsibleFilterError) as caught:
+        filters.requirement_lines(str(tmp_path / "none.txt"))
+    for part in ("ipyparallel_requirements", f"{tmp_path}/none.txt", "No such file"):
+        assert part in str(caught.value)
+
+
+# ---- what hosts told
+
+
+def told(pools=(), notebook=None, password=None):
+    values = {filters.PREFLIGHT: {"pools": list(pools), "notebook": notebook or {}}}
+    return {**values, **({filters.PASSWORD: password} if password else {})}
+
+
+def test_counts_of_engines_are_those_of_preflight():
+    hostvars = {
+        "node1": told([{"name": "default", "count": 1, "environment": {}}, {"name": "big", "count": 0}]),
+        "node2": told(),
+        "node3": {},
+        "node4": told([{"name": "default", "count": 9}]),
+    }
+    counts = filters.engine_counts(hostvars, ["node1", "node2", "node3"])
+    assert counts == {"node1": {"default": 1, "big": 0}, "node2": {}}
+
+
+def test_notebooks_are_those_that_this_run_laid_down():
+    notebook = {"url": "https://127.0.0.1:8888/lab"}
+    hostvars = {
+        "node1": told(notebook=notebook, password={"command": "cat /x"}),
+        "node2": told(notebook=notebook, password={"changed": False}),
+        "node3": told(notebook=notebook),
+        "node4": told(password={"command": "cat /x"}),
+        "node5": {},
+    }
+    assert filters.notebooks(hostvars) == {
+        "node1": {**notebook, "password_command": "cat /x"},
+        "node2": {**notebook, "password_command": None},
+    }
+
+
+# ---- the names by which playbooks and roles know them
+
+
+def test_every_filter_that_is_used_is_there():
+    used = set()
+    for path in [*ROOT.glob("playbooks/**/*.yml"), *ROOT.glob("roles/**/*.yml")]:
+        used |= set(re.findall(r"\|\s*ipyparallel\.cluster\.(\w+)", path.read_text()))
+    assert used
+    assert used <= set(filters.FilterModule().filters())
+
+
+@pytest.mark.parametrize("variable", [filters.PREFLIGHT, filters.PASSWORD])
+def test_the_variables_that_filters_read_are_registered(variable):
+    texts = [path.read_text() for path in ROOT.glob("roles/*/tasks/*.yml")]
+    assert any(f"register: {variable}\n" in text for text in texts)

@@ -1,0 +1,234 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import types
+
+import pytest
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import preflight
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import Identity, identity_text
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.preflight import PreflightError
+
+CONTROLLER = "ipyparallel_controller_port_base"
+NOTEBOOK = "ipyparallel_notebook_port"
+LISTEN = "import socket\nlistening = socket.create_server(('127.0.0.1', {port}))"
+
+
+def remember(state, port_base=None, notebook_port=None):
+    """Lay down what a cluster remembers of its ports."""
+    state.mkdir(parents=True, exist_ok=True)
+    if port_base:
+        identity = Identity(
+            state.name, "127.0.0.1", port_base, "json", "curve", "leastload", "0" * 64, "p" * 40, "s" * 40
+        )
+        (state / "identity.json").write_text(identity_text(identity))
+    if notebook_port:
+        (state / "notebook").mkdir()
+        (state / "notebook" / "settings.json").write_text(json.dumps({"port": notebook_port}))
+    return str(state)
+
+
+# ---- directories
+
+
+def test_the_nearest_directory_that_exists(tmp_path):
+    assert preflight.existing_parent(str(tmp_path / "a" / "b")) == str(tmp_path)
+    assert preflight.existing_parent("/nowhere/at/all") == "/"
+    assert preflight.existing_parent("nowhere") == "/"
+
+
+def test_directories_that_are_there_or_can_be_made(tmp_path):
+    preflight.check_directory(str(tmp_path), "x")
+    preflight.check_directory(str(tmp_path / "a" / "b"), "x")
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "dangling", "dangling/below"])
+def test_a_directory_that_cannot_be_made_names_what_is_in_the_way(tmp_path, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    with pytest.raises(PreflightError) as caught:
+        preflight.check_directory(str(tmp_path / place), "ipyparallel_path_state")
+    top = place.partition("/")[0]
+    for part in (f"{tmp_path}/{place} (ipyparallel_path_state)", f"{tmp_path}/{top} is not", "move it away"):
+        assert part in str(caught.value)
+
+
+def test_a_directory_that_cannot_be_written_names_who_may(tmp_path, monkeypatch):
+    # root may always: so the answer is given here
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (str(tmp_path), os.W_OK | os.X_OK))
+    tmp_path.chmod(0o755)
+    with pytest.raises(PreflightError) as caught:
+        preflight.check_directory(str(tmp_path / "a"), "ipyparallel_path_prefix")
+    for part in (
+        f"{tmp_path}/a (ipyparallel_path_prefix)",
+        f"{tmp_path} belongs to uid {os.geteuid()} (mode 0755)",
+        f"this account is uid {os.geteuid()}",
+        "let it write there",
+    ):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("free", "fits"), [(699_999_999, False), (700_000_000, True)])
+def test_the_disk_has_room_for_an_environment(tmp_path, monkeypatch, free, fits):
+    asked = []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: asked.append(path) or types.SimpleNamespace(free=free))
+    if fits:
+        preflight.check_space(str(tmp_path / "a"))
+    else:
+        with pytest.raises(PreflightError) as caught:
+            preflight.check_space(str(tmp_path / "a"))
+        for part in (f"{tmp_path}/a has 699 MB free", "700 MB", "make room"):
+            assert part in str(caught.value)
+    assert asked == [str(tmp_path)]
+
+
+@pytest.mark.parametrize("directory", ["/" + "x" * 100, "/" + "\u00e4" * 50])
+def test_the_path_of_a_socket_has_a_limit(directory):
+    room = preflight.SOCKET_PATH_LIMIT - len(os.fsencode(directory))
+    preflight.check_socket(directory + "s" * room)
+    with pytest.raises(PreflightError) as caught:
+        preflight.check_socket(directory + "s" * (room + 1))
+    for part in (directory, "has 108 characters", "107 is the limit", "shorter name", "XDG_STATE_HOME"):
+        assert part in str(caught.value)
+
+
+def test_the_limit_is_the_systems(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as other:
+        one.bind("s" * preflight.SOCKET_PATH_LIMIT)
+        with pytest.raises(OSError, match="too long"):
+            other.bind("s" * (preflight.SOCKET_PATH_LIMIT + 2))
+
+
+@pytest.mark.parametrize("directory", ["prefix", "prefix/env", "link/notebooks", "prefix/../prefix/a"])
+def test_notebooks_are_not_where_a_removal_would_take_them(tmp_path, directory):
+    (tmp_path / "prefix").mkdir()
+    (tmp_path / "link").symlink_to("prefix")
+    with pytest.raises(PreflightError) as caught:
+        preflight.check_outside(str(tmp_path / directory), ["/nowhere", str(tmp_path / "prefix")])
+    for part in (f"{tmp_path}/{directory}", f"{tmp_path}/prefix", "ipyparallel_notebook_directory"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("directory", ["prefix2", "notebooks", "."])
+def test_notebooks_beside_are_fine(tmp_path, directory):
+    preflight.check_outside(str(tmp_path / directory), [str(tmp_path / "prefix")])
+
+
+def test_a_notebook_never_runs_as_root():
+    preflight.check_account(1000)
+    with pytest.raises(PreflightError, match="not run as root: deploy as another account"):
+        preflight.check_account(0)
+
+
+# ---- ports that are in use
+
+
+def test_a_port_in_use_names_port_process_and_variable(python, free_port):
+    preflight.check_ports("alpha", "127.0.0.1", [free_port], NOTEBOOK)
+    child = python(LISTEN.format(port=free_port))
+    with pytest.raises(PreflightError) as caught:
+        preflight.check_ports("alpha", "127.0.0.1", [free_port], NOTEBOOK)
+    for part in (f"port {free_port} on {os.uname().nodename}", f"pid {child.pid} (python", f"set {NOTEBOOK}"):
+        assert part in str(caught.value)
+
+
+def test_the_clusters_own_processes_may_hold_its_ports(python, free_port):
+    child = python(LISTEN.format(port=free_port), environment={"IPYPARALLEL_CLUSTER": "alpha"})
+    preflight.check_ports("alpha", "127.0.0.1", [free_port], CONTROLLER)
+    with pytest.raises(PreflightError, match=rf"in use by cluster alpha, pid {child.pid} \(python.*set {CONTROLLER}"):
+        preflight.check_ports("beta", "127.0.0.1", [free_port], CONTROLLER)
+
+
+# ---- ports of other clusters, whether they run or not
+
+
+def test_the_ports_that_a_cluster_remembers(tmp_path):
+    assert preflight.remembered_ports(str(tmp_path / "none")) == {}
+    state = remember(tmp_path / "alpha", 10200, 8890)
+    assert preflight.remembered_ports(state) == {CONTROLLER: set(range(10200, 10220)), NOTEBOOK: {8890}}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"port": null}', '{"port": "x"}'])
+def test_settings_of_a_notebook_that_are_broken_are_none(tmp_path, content):
+    remember(tmp_path, None, 8890)
+    (tmp_path / "notebook" / "settings.json").write_text(content)
+    (tmp_path / "identity.json").write_text("{")
+    assert preflight.remembered_notebook_port(str(tmp_path)) is None
+    assert preflight.remembered_ports(str(tmp_path)) == {}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ({CONTROLLER: set(range(10190, 10210))}, ["port 10200 to 10209", f"set {CONTROLLER}"]),
+        ({CONTROLLER: set(range(10219, 10239))}, ["port 10219 of", f"set {CONTROLLER}"]),
+        ({CONTROLLER: set(range(8880, 8900))}, ["port 8890 of", f"set {CONTROLLER}"]),
+        ({NOTEBOOK: {8890}}, ["port 8890 of", f"set {NOTEBOOK}"]),
+        ({NOTEBOOK: {10205}}, ["port 10205 of", f"set {NOTEBOOK}"]),
+    ],
+)
+def test_a_port_of_two_clusters_names_both_and_the_variable(tmp_path, wanted, names):
+    remember(tmp_path / "other", 10200, 8890)
+    with pytest.raises(PreflightError) as caught:
+        preflight.check_overlap("alpha", str(tmp_path / "alpha"), wanted)
+    for part in (*names, "of cluster alpha", "belongs to cluster other", os.uname().nodename):
+        assert part in str(caught.value)
+
+
+def test_a_cluster_does_not_overlap_with_itself_nor_with_strangers(tmp_path):
+    state = remember(tmp_path / "alpha", 10200, 8890)
+    remember(tmp_path / "other", 10220, 8891)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "identity.json").write_text("{")
+    preflight.check_overlap("alpha", state, {CONTROLLER: set(range(10200, 10220)), NOTEBOOK: {8890}})
+
+
+def test_a_cluster_with_a_notebook_only_counts_too(tmp_path):
+    remember(tmp_path / "other", None, 8890)
+    with pytest.raises(PreflightError, match="belongs to cluster other"):
+        preflight.check_overlap("alpha", str(tmp_path / "alpha"), {NOTEBOOK: {8890}})
+
+
+def test_a_place_with_a_pattern_in_its_name(tmp_path):
+    remember(tmp_path / "[a]*" / "other", 10200)
+    with pytest.raises(PreflightError, match="belongs to cluster other"):
+        preflight.check_overlap("alpha", str(tmp_path / "[a]*" / "alpha"), {CONTROLLER: {10200}})
+
+
+# ---- the ports of this host's part
+
+
+@pytest.mark.parametrize(
+    ("roles", "given", "remembered", "wanted"),
+    [
+        ({"engines"}, None, None, {}),
+        ({"controller", "engines"}, None, None, {CONTROLLER: set(range(10100, 10120))}),
+        ({"notebook"}, None, None, {NOTEBOOK: {8888}}),
+        ({"notebook"}, None, 8890, {NOTEBOOK: {8890}}),
+        ({"notebook"}, 8891, 8890, {NOTEBOOK: {8891}}),
+        ({"notebook"}, 10100, None, {NOTEBOOK: {10100}}),
+        ({"controller", "notebook"}, 1024, None, {CONTROLLER: set(range(10100, 10120)), NOTEBOOK: {1024}}),
+    ],
+)
+def test_the_ports_of_a_host(tmp_path, roles, given, remembered, wanted):
+    remember(tmp_path, None, remembered)
+    assert preflight.wanted_ports(str(tmp_path), 10100, given, roles) == wanted
+
+
+@pytest.mark.parametrize("port", [-1, 0, 80, 1023, 65536])
+def test_a_port_that_is_none_is_refused(tmp_path, port):
+    with pytest.raises(PreflightError, match=f"^{port} is not a port.*{NOTEBOOK} to a number from 1024 to 65535"):
+        preflight.wanted_ports(str(tmp_path), 10100, port, {"notebook"})
+
+
+@pytest.mark.parametrize("port", [10100, 10119])
+def test_a_notebook_on_a_port_of_its_own_controller_is_refused(tmp_path, port):
+    with pytest.raises(PreflightError) as caught:
+        preflight.wanted_ports(str(tmp_path), 10100, port, {"controller", "notebook"})
+    for part in (f"port {port} of the notebook", "10100 to 10119", NOTEBOOK, CONTROLLER):
+        assert part in str(caught.value)
