@@ -99,8 +99,8 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(str(error)) from None
         for difference in version_differences(operator_versions(), info.get("versions") or {}):
             Display().warning(difference)
-        files = profile_files(arguments["cluster"], info["text"], directory)
         try:
+            files = profile_files(arguments["cluster"], info["text"], directory)
             changed = differing(directory, files)
             if changed and not self._task.check_mode:
                 write_profile(directory, files)

@@ -70,15 +70,20 @@ def write_text(path: str, text: str, mode: int = 0o600, ownership: Ownership | N
         raise
 
 
+def directory_differs(path: str, mode: int) -> bool:
+    """Return whether there is no directory *path*, or it has not *mode*."""
+    return not os.path.isdir(path) or (os.stat(path).st_mode & 0o7777) != mode
+
+
 def make_directory(path: str, mode: int = 0o700, ownership: Ownership | None = None) -> bool:
     """Make directory *path*, and its parents, with *mode*; return whether anything changed.
 
     Raises:
         OSError: the directory cannot be made, or *path* is something else.
     """
+    if not directory_differs(path, mode):
+        return False
     if os.path.isdir(path):
-        if (os.stat(path).st_mode & 0o7777) == mode:
-            return False
         os.chmod(path, mode)
         return True
     _make_parents(os.path.dirname(path))

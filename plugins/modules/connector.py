@@ -159,6 +159,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector impo
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import (
     Ownership,
+    directory_differs,
     make_directory,
     read_text,
     write_text,
@@ -190,10 +191,10 @@ def write_identity(module: AnsibleModule, files: dict[str, str]) -> bool:
     """Write what differs of *files* (path to text); return whether anything did."""
     params = module.params
     changed = [path for path, text in files.items() if read_text(path) != text]
-    if module.check_mode:
-        return bool(changed)
-    ownership = Ownership(params["owner"], params["group"])
     directories = (params["state_directory"], os.path.dirname(half_path(params["state_directory"], "client")))
+    if module.check_mode:
+        return bool(changed) or any(directory_differs(path, 0o700) for path in directories)
+    ownership = Ownership(params["owner"], params["group"])
     made = [make_directory(path, 0o700, ownership) for path in directories]
     for path in changed:
         write_text(path, files[path], ownership=ownership)
@@ -226,9 +227,12 @@ def main() -> None:
         identity = wanted_identity(module, before)
     except ConnectorError as error:
         module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"cannot read the identity of {params['cluster']} below {state}: {error}")
 
-    files = {half_path(state, half): identity.text(half) for half in HALVES}
-    files[identity_path(state)] = identity_text(identity)
+    # the identity first: when this is interrupted, the next run makes the halves from it
+    files = {identity_path(state): identity_text(identity)}
+    files.update({half_path(state, half): identity.text(half) for half in HALVES})
     try:
         changed = write_identity(module, files)
     except (OSError, KeyError) as error:

@@ -189,6 +189,8 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
     """Run all checks; return what follows from the host."""
     params = module.params
     roles = set(params["roles"])
+    for name in ("prefix", "config", "state_directory", "log", "run"):
+        check_directory(params[name], f"ipyparallel_path_{name.removesuffix('_directory')}")
     settings = check_identity(params)
     password = take(module, "notebook_password")
     if password is not None:
@@ -202,8 +204,6 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
             f"{interpreter.executable} has no venv module: install it (Debian package python3-venv), or name a uv in "
             "ipyparallel_environment_uv"
         )
-    for name in ("prefix", "config", "state_directory", "log", "run"):
-        check_directory(params[name], f"ipyparallel_path_{name.removesuffix('_directory')}")
     if not os.path.isdir(os.path.join(params["prefix"], "current")):
         check_space(params["prefix"])
     check_socket(os.path.join(params["run"], "supervisor.sock"))

@@ -1,0 +1,194 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The module on this machine; its single checks are tested with module_utils."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import pytest
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import environment
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import Identity, identity_text
+from ansible_collections.ipyparallel.cluster.plugins.modules import preflight
+
+CLUSTER = f"unit_test_{os.getpid()}"
+
+
+@pytest.fixture
+def host(tmp_path, run_module, monkeypatch):
+    """An account that is not root, on a host with 4 cores and ports of its own."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    monkeypatch.setattr(preflight, "check_space", lambda path: None)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    def run(roles=("controller", "engines", "notebook"), **arguments):
+        names = ("prefix", "config", "log", "run")
+        places = {name: str(tmp_path / name / CLUSTER) for name in names}
+        defaults = {
+            "cluster": CLUSTER,
+            "python": sys.executable,
+            # nothing of the tests is listened to here
+            "port_base": 24100,
+            "notebook_port": 24188,
+            "state_directory": str(tmp_path / "state" / CLUSTER),
+        }
+        return run_module(preflight, roles=list(roles), **{**defaults, **places, **arguments})
+
+    return run
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_what_follows_from_the_host(host, tmp_path, check):
+    before = sorted(tmp_path.rglob("*"))
+    result = host(check=check)
+    assert not result["changed"]
+    assert result["cores"] == 4
+    assert result["pools"] == [{"name": "default", "count": 3, "environment": {}}]
+    assert result["notebook"] == {
+        "address": "127.0.0.1",
+        "port": 24188,
+        "url": "https://127.0.0.1:24188/lab",
+        "directory": str(tmp_path / "home" / "notebooks"),
+    }
+    assert result["python_version"] == platform.python_version()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_host_is_asked_for_its_part_only(host):
+    result = host(["engines"], engines_per_host="cores")
+    assert result["pools"] == [{"name": "default", "count": 4, "environment": {}}]
+    assert result["notebook"] == {}
+    result = host(["controller"])
+    assert result["pools"] == []
+    assert host(["engines"], engines_per_host=0)["pools"][0]["count"] == 0
+
+
+def test_notebooks_may_be_anywhere(host):
+    assert host(notebook_directory="/srv/notebooks")["notebook"]["directory"] == "/srv/notebooks"
+
+
+def remember(tmp_path, name=CLUSTER, text=None, **changes):
+    values = {"port_base": 24100, "packer": "json", "encryption": "curve", "scheduler": "lru", "key": "0" * 64}
+    curve = {"curve_publickey": "p" * 40, "curve_secretkey": "s" * 40}
+    identity = Identity(cluster=name, address="127.0.0.1", **{**values, **curve, **changes})
+    (tmp_path / "state" / name).mkdir(parents=True)
+    (tmp_path / "state" / name / "identity.json").write_text(identity_text(identity) if text is None else text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ({"cluster": "two words"}, ["'two words'", "variable 'cluster'"]),
+        ({"packer": "yaml"}, ["'yaml'", "ipyparallel_controller_packer", "json, pickle, msgpack, orjson"]),
+        ({"encryption": "tls"}, ["'tls'", "ipyparallel_controller_encryption"]),
+        ({"scheduler": "pure"}, ["'pure'", "ipyparallel_controller_scheduler"]),
+        ({"port_base": 80}, ["80", "ipyparallel_controller_port_base"]),
+        ({"address": "0.0.0.0"}, ["0.0.0.0", "ipyparallel_address"]),
+        ({"engines_per_host": -1}, ["-1", "ipyparallel_engines_per_host", "0 or more"]),
+        ({"engines_per_host": "many"}, ["'many'", "ipyparallel_engines_per_host"]),
+        ({"pools": [{"name": "A"}]}, ["'A'", "ipyparallel_engines_pools[0].name"]),
+        ({"notebook_port": 24100}, ["24100", "ipyparallel_notebook_port"]),
+        ({"notebook_port": 99999}, ["99999", "ipyparallel_notebook_port", "65535"]),
+        ({"notebook_password": "short"}, ["8 characters", "ipyparallel_notebook_password"]),
+        ({"python": "/nowhere/python3"}, ["/nowhere/python3", "ipyparallel_python", "3.10 to 3.13"]),
+        ({"run": "/tmp/" + "x" * 100}, ["107", "XDG_STATE_HOME"]),
+    ],
+)
+def test_bad_input_names_value_variable_and_remedy(host, tmp_path, arguments, names):
+    before = sorted(tmp_path.rglob("*"))
+    for check in (True, False):
+        result = host(check=check, **arguments)
+        assert result["failed"]
+        assert [part for part in names if part not in result["msg"]] == []
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["prefix", "config", "state_directory", "log", "run"])
+def test_every_directory_is_looked_at(host, tmp_path, name):
+    (tmp_path / "file").touch()
+    result = host(**{name: str(tmp_path / "file" / "below")})
+    assert result["failed"]
+    for part in (f"{tmp_path}/file/below", f"ipyparallel_path_{name.removesuffix('_directory')}"):
+        assert part in result["msg"]
+
+
+def test_space_is_needed_for_a_first_environment_only(host, tmp_path, monkeypatch):
+    def no_space(path):
+        raise preflight.PreflightError(f"{path} has no room")
+
+    monkeypatch.setattr(preflight, "check_space", no_space)
+    assert host()["failed"]
+    (tmp_path / "prefix" / CLUSTER / "current").mkdir(parents=True)
+    assert not host().get("failed")
+
+
+def test_the_interpreter_needs_its_venv_module_or_a_uv(host, monkeypatch):
+    lame = environment.Interpreter("/usr/bin/python3", (3, 11, 2), "x86_64", venv=False)
+    monkeypatch.setattr(preflight, "probe", lambda python: lame)
+    result = host()
+    assert result["failed"]
+    for part in ("/usr/bin/python3", "python3-venv", "ipyparallel_environment_uv"):
+        assert part in result["msg"]
+    assert not host(uv="/usr/bin/uv").get("failed")
+
+
+def test_a_port_in_use_names_the_process(host, python, free_port):
+    child = python(f"import socket\nlistening = socket.create_server(('127.0.0.1', {free_port}))")
+    result = host(notebook_port=free_port)
+    assert result["failed"]
+    name = Path(f"/proc/{child.pid}/comm").read_text().strip()
+    for part in (f"port {free_port} on", f"pid {child.pid} ({name})", "set ipyparallel_notebook_port"):
+        assert part in result["msg"]
+    assert not host(["controller", "engines"], notebook_port=free_port).get("failed")
+
+
+def test_ports_of_another_cluster(host, tmp_path):
+    remember(tmp_path, "other", port_base=24110)
+    result = host()
+    assert result["failed"]
+    for part in ("24110 to 24119", CLUSTER, "cluster other", "ipyparallel_controller_port_base"):
+        assert part in result["msg"]
+    assert not host(["engines"]).get("failed")
+
+
+def test_what_is_remembered_is_checked_with_what_is_given(host, tmp_path):
+    remember(tmp_path)
+    assert not host(port_base=None).get("failed")
+    remember(tmp_path, "other", port_base=24120)
+    assert not host(port_base=None).get("failed")
+    assert host(port_base=24101)["failed"]
+
+
+@pytest.mark.parametrize("text", ["{", "", "\0"])
+def test_a_broken_identity_is_an_error_unless_it_is_to_be_replaced(host, tmp_path, text):
+    remember(tmp_path, text=text)
+    result = host()
+    assert result["failed"]
+    for part in (f"{tmp_path}/state/{CLUSTER}/identity.json", "ipyparallel_controller_identity=rotated"):
+        assert part in result["msg"]
+    assert not host(replace_identity=True).get("failed")
+
+
+def test_a_password_is_in_no_output(host):
+    for password in ("correct horse battery", "a\nb"):
+        result = host(notebook_password=password)
+        assert password not in result.text
+        assert "correct horse" not in result.text
+
+
+def test_a_notebook_does_not_run_as_root(host, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    result = host()
+    assert result["failed"]
+    assert "root" in result["msg"]
+    assert not host(["controller", "engines"]).get("failed")
+
+
+def test_notebooks_inside_the_clusters_own_place_are_refused(host, tmp_path):
+    result = host(notebook_directory=str(tmp_path / "state" / CLUSTER / "notebooks"))
+    assert result["failed"]
+    assert "ipyparallel_notebook_directory" in result["msg"]
