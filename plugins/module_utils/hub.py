@@ -131,6 +131,12 @@ def silent(client: ipyparallel.Client, ids: list[int], seconds: float) -> list[i
     return [number for number, answer in waiting.items() if not answer.done()]
 
 
+def forget(client: ipyparallel.Client, number: int) -> None:
+    """Let the hub forget engine *number*, which is gone, but on which every task for all engines hangs."""
+    # engines and nannies send the same request when they end; a client has no public call for it
+    client.session.send(client._query_socket, "unregistration_request", content={"id": number})
+
+
 class Waiting(t.NamedTuple):
     """How far a cluster is from the engines that are expected."""
 
@@ -148,6 +154,8 @@ class Waiting(t.NamedTuple):
 def wait_for(client: ipyparallel.Client, expected: set[Engine], seconds: float) -> Waiting:
     """Wait until every engine of *expected* is registered, once, and answers.
 
+    An engine that died without notice and was replaced is registered twice; the id that does not answer is forgotten.
+
     Args:
         client: of the cluster's hub.
         expected: the engines.
@@ -159,13 +167,16 @@ def wait_for(client: ipyparallel.Client, expected: set[Engine], seconds: float) 
     deadline = time.monotonic() + seconds
     while True:
         found = registered(client)
-        places = [Engine(engine["host"], engine["pool"], engine["core"]) for engine in found if engine["pid"]]
+        places = [Engine(engine["host"], engine["pool"], engine["core"]) for engine in found]
         missing = sorted(expected - set(places))
         doubled = sorted({place for place in places if places.count(place) > 1} & expected)
         mute: list[int] = []
-        if not missing and not doubled:
+        if not missing:
             ids = [engine["id"] for engine in found]
             mute = silent(client, ids, min(3.0, max(0.5, deadline - time.monotonic())))
+        for engine, place in zip(found, places, strict=True):
+            if place in doubled and engine["id"] in mute:
+                forget(client, engine["id"])
         result = Waiting(missing, doubled, mute, len(found))
         if result.whole or time.monotonic() > deadline:
             return result

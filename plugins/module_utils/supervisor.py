@@ -106,6 +106,8 @@ def program(definition: Definition, unit: str, instance: str, log: str) -> str:
         "directory": path_text(definition.directory),
         "environment": ",".join(f"{name}={value}" for name, value in quoted.items() if value is not None),
         "umask": definition.umask,
+        # the first to start, and the last to stop, so that engines can say goodbye
+        "priority": 100 if definition.name == "controller" else 200,
         "autostart": "true",
         "autorestart": "true",
         "startsecs": START_SECONDS,

@@ -11,6 +11,7 @@ import os
 import pathlib
 import signal
 import traceback
+from urllib.parse import unquote
 
 from ipyparallel.controller.task_scheduler import TaskScheduler
 from traitlets.config import Config
@@ -49,21 +50,35 @@ def configure(c, state):
     controller.reuse_files = False
 
 
-def drop_stale_engines(state):
-    """Forget the saved engines when they belong to another identity, or when the file is half-written.
+def is_gone(ident):
+    """Return whether the engine with this *ident* (see ``ipengine_config.py``) ran on this host, and does no more."""
+    parts = ident.split("__")
+    if len(parts) != 5 or unquote(parts[0].replace("_", "%")) != os.environ["IPYPARALLEL_HOST"]:
+        return False  # nothing is known of other hosts here
+    try:
+        environ = pathlib.Path("/proc", parts[3], "environ").read_bytes().split(b"\0")
+    except OSError:
+        return True
+    return f"IPYPARALLEL_CLUSTER={os.environ['IPYPARALLEL_CLUSTER']}".encode() not in environ  # another has its number
 
-    Engines of another identity cannot reach this controller, and would stay as ids on which every task hangs.
+
+def drop_stale_engines(state):
+    """Forget those of the saved engines that cannot come back; they would stay as ids on which every task hangs.
+
+    That is all of them when they belong to another identity, or when the file is half-written; and those of this host
+    that have ended while there was no controller.
     """
     log = state / "controller" / "log"
     saved, mark = log / "engines.json", log / "fingerprint"
     fingerprint = os.environ["IPYPARALLEL_FINGERPRINT"]
+    log.mkdir(parents=True, exist_ok=True)
     try:
-        json.loads(saved.read_text())
-        sound = mark.read_text() == fingerprint
-    except (OSError, ValueError):
-        sound = False
-    if not sound:
-        log.mkdir(parents=True, exist_ok=True)
+        known = json.loads(saved.read_text())
+        if mark.read_text() != fingerprint:
+            raise ValueError("another identity")
+        alive = {number: ident for number, ident in known["engines"].items() if not is_gone(ident)}
+        saved.write_text(json.dumps({**known, "engines": alive}))
+    except (OSError, ValueError, KeyError, AttributeError):
         saved.unlink(missing_ok=True)
         mark.write_text(fingerprint)
 
