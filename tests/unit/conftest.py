@@ -17,8 +17,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from ansible.module_utils import basic
-from ansible.module_utils.common import respawn
+from ansible.module_utils import _internal, basic
+from ansible.module_utils.common import respawn, warnings
 from ansible.module_utils.testing import patch_module_args
 
 
@@ -27,6 +27,8 @@ class Result(dict[str, Any]):
 
     text: str
     """The same as it was written, to look for secrets in."""
+    status: int
+    """With what the process of the module would have ended."""
 
 
 @pytest.fixture
@@ -36,13 +38,16 @@ def run_module(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 
     def run(module: ModuleType, *, check: bool = False, diff: bool = False, **arguments: Any) -> Result:
         monkeypatch.setattr(basic, "_ANSIBLE_ARGS", None, raising=False)
+        # a test of an action or filter has made this process an operator's, and another module may have warned in it
+        monkeypatch.setattr(_internal, "is_controller", False)
+        monkeypatch.setattr(warnings, "_global_warnings", {})
         internal = {"_ansible_check_mode": check, "_ansible_diff": diff}
         output = io.StringIO()
         redirected = contextlib.redirect_stdout(output)
-        with patch_module_args({**arguments, **internal}), redirected, pytest.raises(SystemExit):
+        with patch_module_args({**arguments, **internal}), redirected, pytest.raises(SystemExit) as ended:
             module.main()
         result = Result(json.loads(output.getvalue()))
-        result.text = output.getvalue()
+        result.text, result.status = output.getvalue(), int(ended.value.code or 0)
         return result
 
     return run

@@ -4,15 +4,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import os
 from pathlib import Path
 
 import pytest
-from ansible.module_utils import basic
-from ansible.module_utils.testing import patch_module_args
 from ansible_collections.ipyparallel.cluster.plugins.modules import notebook_password
 
 GIVEN = "correct horse"
@@ -37,16 +32,11 @@ def cluster_python(monkeypatch):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path, run_module):
     def _run(check=False, diff=False, **arguments):
-        monkeypatch.setattr(basic, "_ANSIBLE_ARGS", None, raising=False)
         arguments = {"directory": str(tmp_path / "notebook"), "python": "/nowhere", **arguments}
-        internal = {"_ansible_check_mode": check, "_ansible_diff": diff}
-        output = io.StringIO()
-        redirected = contextlib.redirect_stdout(output)
-        with patch_module_args({**arguments, **internal}), redirected, pytest.raises(SystemExit):
-            notebook_password.main()
-        return json.loads(output.getvalue()), output.getvalue()
+        result = run_module(notebook_password, check=check, diff=diff, **arguments)
+        return result, result.text
 
     return _run
 

@@ -4,13 +4,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
-
 import pytest
-from ansible.module_utils import basic
-from ansible.module_utils.testing import patch_module_args
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import hub, verification
 from ansible_collections.ipyparallel.cluster.plugins.modules import verify
 
@@ -18,7 +12,7 @@ CHECK = verification.Check(30, "MultiEngineClient.get_ids", lambda _: None)
 
 
 @pytest.fixture
-def run(monkeypatch):
+def run(monkeypatch, run_module):
     """Run the module with a verification that ends in *ending*, a report or an error."""
 
     def _run(ending=None, check=False, **arguments):
@@ -32,14 +26,9 @@ def run(monkeypatch):
 
         monkeypatch.setattr(hub, "respawn", lambda module, python: calls.append(python))
         monkeypatch.setattr(verification, "verify", fake)
-        monkeypatch.setattr(basic, "_ANSIBLE_ARGS", None, raising=False)
         arguments = {"connector": "/nowhere/client.json", "python": "/nowhere/python", **arguments}
-        output = io.StringIO()
-        redirected = contextlib.redirect_stdout(output)
-        patched = patch_module_args({**arguments, "_ansible_check_mode": check})
-        with patched, redirected, pytest.raises(SystemExit) as ended:
-            verify.main()
-        return json.loads(output.getvalue()), ended.value.code, calls
+        result = run_module(verify, check=check, **arguments)
+        return result, result.status, calls
 
     return _run
 
