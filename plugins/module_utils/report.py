@@ -124,7 +124,9 @@ def verification(result: Mapping[str, t.Any]) -> str:
     for check in result["checks"]:
         outcome = "ok" if check["ok"] else f"FAILED: {check.get('message', '')}"
         rows.append((str(check["feature"]), check["name"], f"{check['seconds']:.3f}", outcome))
-    return "\n".join(table(rows))
+    lines = [*table(rows), *(f"not checked: {entry['name']}: {entry['reason']}" for entry in result.get("omitted", []))]
+    passed = sum(1 for check in result["checks"] if check["ok"])
+    return "\n".join([*lines, f"{passed} of {len(result['checks'])} checks passed"])
 
 
 def what_stays(notebooks: Mapping[str, Mapping[str, t.Any]]) -> str:

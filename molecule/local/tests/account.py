@@ -92,6 +92,12 @@ class Account:
                 found[int(entry.name)] = int(fields[1])
         return found
 
+    def files_of(self, cluster: str) -> list[Path]:
+        """Return the directories of a cluster, and all that is named after it where clusters keep their files."""
+        places = (".local/share/ipyparallel", ".local/state/ipyparallel", ".config/ipyparallel", ".ipython")
+        found = [path for place in places for path in self.home.glob(f"{place}/**/*{cluster}*")]
+        return [path for path in found if "/env/" not in str(path)]
+
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     """Wait until *condition* returns something true; return that."""

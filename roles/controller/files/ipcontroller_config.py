@@ -102,6 +102,8 @@ def live_and_die_as_one():
         if os.getpid() != main:
             return
         pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM:
+            os._exit(0)  # ipcontroller has been told to stop, and tells its children
         if pid:
             os.write(2, f"[ipcontroller] child {pid} ended with status {status}: the controller ends\n".encode())
             os._exit(1)
