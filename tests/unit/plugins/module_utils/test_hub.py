@@ -31,6 +31,13 @@ class Client:
         self.mute = set(silent)
         self.queue = queue or {}
         self.asked = []
+        self.told = []
+        self.session = self
+        self._query_socket = "query"
+
+    def send(self, socket, message, content):
+        self.told.append((socket, message, content))
+        self._engines.pop(content["id"])
 
     def queue_status(self):
         return {"unassigned": 0, **self.queue}
@@ -92,6 +99,13 @@ def test_engines_that_do_not_answer():
 TWO = {Engine("node1", "default", 0), Engine("node1", "default", 1)}
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """Who does not answer at once is silent."""
+    silent = hub.silent
+    monkeypatch.setattr(hub, "silent", lambda client, ids, seconds: silent(client, ids, 0.01))
+
+
 def test_a_whole_cluster_is_not_waited_for():
     client = Client({0: ident("node1", 0), 1: ident("node1", 1), 2: FOREIGN})
     started = time.monotonic()
@@ -119,10 +133,34 @@ def test_no_engine_may_be_expected():
         ({0: ident("node1", 0), 1: ident("node1", 1)}, [1], Waiting([], [], [1], 2)),
     ],
 )
-def test_what_is_not_whole_is_told_after_the_time(idents, silent, expected):
+def test_what_is_not_whole_is_told_after_the_time(impatient, idents, silent, expected):
     found = hub.wait_for(Client(idents, silent), TWO, seconds=0)
     assert found == expected
     assert not found.whole
+
+
+def test_an_engine_that_died_and_was_replaced_is_forgotten(impatient):
+    idents = {0: ident("node1", 0), 1: ident("node1", 1), 2: ident("node1", 1, pid=4712)}
+    client = Client(idents, silent=[1])
+    assert hub.wait_for(client, TWO, seconds=5) == Waiting([], [], [], 2)
+    assert client.told == [("query", "unregistration_request", {"id": 1})]
+
+
+@pytest.mark.parametrize(
+    ("idents", "silent"),
+    [
+        # busy beyond its time, and not replaced
+        ({0: ident("node1", 0), 1: ident("node1", 1)}, [1]),
+        # two that answer
+        ({0: ident("node1", 0), 1: ident("node1", 1), 2: ident("node1", 1, pid=4712)}, []),
+        # of others
+        ({0: ident("node1", 0), 1: ident("node1", 1), 2: FOREIGN, 3: FOREIGN}, [2, 3]),
+    ],
+)
+def test_no_other_engine_is_forgotten(impatient, idents, silent):
+    client = Client(idents, silent)
+    hub.wait_for(client, TWO, seconds=0)
+    assert client.told == []
 
 
 def test_an_engine_that_comes_later_is_waited_for():

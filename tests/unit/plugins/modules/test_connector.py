@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import stat
+import subprocess
 import sys
 
 import pytest
@@ -355,3 +356,21 @@ def test_info_of_something_that_is_no_file(host, tmp_path):
     result = host.info()
     assert result["failed"]
     assert host.state in result["msg"]
+
+
+# ---- as Ansible sends it to a host
+
+
+def test_keys_are_made_in_the_clusters_python(host, tmp_path):
+    """The interpreter of the host has no pyzmq: the module goes on in the one that has."""
+    options = f"cluster={CLUSTER} state_directory={host.state} python={sys.executable}"
+    interpreter = f"ansible_python_interpreter={os.path.realpath(sys.executable)}"
+    command = [os.path.join(sys.prefix, "bin", "ansible"), "localhost", "-e", interpreter]
+    command += ["-m", "ipyparallel.cluster.connector", "-a", options]
+    (tmp_path / "ansible.cfg").touch()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    environment["ANSIBLE_HOME"] = str(tmp_path / "ansible")
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert host.identity.fingerprint in done.stdout
+    assert not host.connector()["changed"]

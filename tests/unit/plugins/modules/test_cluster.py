@@ -1,0 +1,231 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Modules cluster_info and wait_for_engines, with a hub that is made up; a real one answers in scenario local."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import pytest
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import Identity, identity_text
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import RECORD
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import HubError, Waiting
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import read_state, write_state
+from ansible_collections.ipyparallel.cluster.plugins.modules import cluster_info, wait_for_engines
+
+IDENTITY = Identity("alpha", "10.0.0.5", 10100, "msgpack", "curve", "lru", "0" * 64, "p" * 40, "s" * 40)
+ENGINES = {"node1": {"default": 2}}
+NOTEBOOKS = {"node1": {"url": "https://127.0.0.1:8888/lab"}}
+
+
+class Client:
+    closed = False
+
+    def close(self):
+        self.closed = True
+
+
+def no_hub(connector, timeout):
+    raise HubError(f"the hub of {connector} did not answer within {timeout:g} s")
+
+
+@pytest.fixture
+def client(monkeypatch):
+    found = Client()
+    for module in (cluster_info, wait_for_engines):
+        monkeypatch.setattr(module, "connect", lambda connector, timeout: found)
+    return found
+
+
+@pytest.fixture
+def state(tmp_path):
+    (tmp_path / "identity.json").write_text(identity_text(IDENTITY))
+    (tmp_path / RECORD).write_text(json.dumps({"versions": {"python": "3.11.2"}}))
+    write_state(str(tmp_path), {"engines": ENGINES, "notebooks": NOTEBOOKS})
+    return tmp_path
+
+
+@pytest.fixture
+def run(run_module, tmp_path):
+    def _run(module, **arguments):
+        places = {"state_directory": str(tmp_path), "connector": "/nowhere/client.json", "python": sys.executable}
+        return run_module(module, **{**places, **arguments})
+
+    return _run
+
+
+# ---- cluster_info
+
+
+@pytest.fixture
+def info(run, tmp_path):
+    return lambda **arguments: run(cluster_info, environment=str(tmp_path), **arguments)
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_running_cluster(info, state, client, monkeypatch, check):
+    engines = [{"id": 0, "uuid": "x", "host": "node1", "pool": "default", "core": 1, "pid": 4711}]
+    monkeypatch.setattr(cluster_info, "described", lambda client: (engines, {"queued": 3}))
+    result = info(check=check)
+    assert not result["changed"]
+    cluster = result["cluster"]
+    assert cluster.pop("fingerprint") == IDENTITY.fingerprint
+    assert cluster == {
+        "deployed": True,
+        "running": True,
+        "problem": "1 of 2 engines are missing: node1 default/0",
+        "name": "alpha",
+        "controller": {
+            "host": os.uname().nodename,
+            "address": "10.0.0.5",
+            "ports": {"engine": "10100-10108", "client": "10109-10114", "internal": "10115-10117"},
+        },
+        "packer": "msgpack",
+        "encryption": "curve",
+        "scheduler": "lru",
+        "versions": {"python": "3.11.2"},
+        "engines": engines,
+        "expected": 2,
+        "missing": ["node1 default/0"],
+        "notebooks": NOTEBOOKS,
+        "queue": {"queued": 3},
+    }
+    assert client.closed
+    for secret in (IDENTITY.key, IDENTITY.curve_publickey, IDENTITY.curve_secretkey):
+        assert secret not in result.text
+
+
+def test_a_whole_cluster_has_no_problem(info, state, client, monkeypatch):
+    engines = [{"id": core, "host": "node1", "pool": "default", "core": core, "pid": 4711} for core in (0, 1)]
+    monkeypatch.setattr(cluster_info, "described", lambda client: (engines, {}))
+    cluster = info()["cluster"]
+    assert (cluster["running"], cluster["problem"], cluster["missing"]) == (True, "", [])
+
+
+def test_a_hub_that_does_not_answer(info, state, monkeypatch):
+    monkeypatch.setattr(cluster_info, "connect", no_hub)
+    cluster = info(timeout=2)["cluster"]
+    assert (cluster["deployed"], cluster["running"], cluster["engines"], cluster["expected"]) == (True, False, [], 2)
+    assert "did not answer within 2 s" in cluster["problem"]
+    assert cluster["packer"] == "msgpack"
+
+
+def test_a_hub_that_dies_while_it_answers(info, state, client, monkeypatch):
+    def die(client):
+        raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(cluster_info, "described", die)
+    cluster = info()["cluster"]
+    assert not cluster["running"]
+    assert cluster["problem"] == "the hub did not answer a question: ConnectionResetError: gone"
+    assert client.closed
+
+
+def test_no_cluster(info, tmp_path, run, state):
+    assert run(cluster_info, environment=str(tmp_path / "none"))["cluster"]["deployed"] is False
+    (state / "identity.json").unlink()
+    cluster = info()["cluster"]
+    assert not cluster["deployed"]
+    for part in (str(tmp_path), "deploy"):
+        assert part in cluster["problem"]
+
+
+@pytest.mark.parametrize("name", ["identity.json", "cluster.json"])
+def test_what_is_broken_is_named(info, run, state, name):
+    (state / name).write_text("{")
+    result = info()
+    assert result["failed"]
+    assert f"{state}/{name}" in result["msg"]
+
+
+# ---- wait_for_engines
+
+
+@pytest.fixture
+def found(client, monkeypatch):
+    """What the wait ends with, and what was waited for."""
+    ending = {"found": Waiting([], [], [], 2), "expected": []}
+
+    def wait_for(client, expected, seconds):
+        ending["expected"].append((expected, seconds))
+        return ending["found"]
+
+    monkeypatch.setattr(wait_for_engines, "wait_for", wait_for)
+    return ending
+
+
+def test_fours(run, tmp_path, found):
+    arguments = {"engines": ENGINES, "notebooks": NOTEBOOKS, "limit": 5}
+    assert run(wait_for_engines, check=True, diff=True, **arguments)["changed"]
+    assert os.listdir(tmp_path) == []
+    assert found["expected"] == []
+
+    result = run(wait_for_engines, diff=True, **arguments)
+    assert result["changed"]
+    assert result["diff"]["after"] == {"engines": ENGINES, "notebooks": NOTEBOOKS}
+    assert read_state(str(tmp_path)) == {"engines": ENGINES, "notebooks": NOTEBOOKS}
+    assert (result["registered"], result["missing"], result["problem"]) == (2, [], "")
+    two = {Engine("node1", "default", 0), Engine("node1", "default", 1)}
+    assert found["expected"] == [(two, 5)]
+
+    for check in (True, False):
+        assert not run(wait_for_engines, check=check, **arguments)["changed"]
+
+
+def test_without_engines_those_that_are_remembered_are_waited_for(run, state, found):
+    assert not run(wait_for_engines)["changed"]
+    assert {str(engine) for engine in found["expected"][0][0]} == {"node1 default/0", "node1 default/1"}
+
+
+def test_under_a_limit_other_hosts_are_kept_and_not_waited_for(run, state, found):
+    assert run(wait_for_engines, engines={"node2": {"default": 1}})["changed"]
+    assert {str(engine) for engine in found["expected"][0][0]} == {"node2 default/0"}
+    assert read_state(str(state))["engines"] == {**ENGINES, "node2": {"default": 1}}
+
+
+@pytest.mark.parametrize(
+    ("waiting", "names"),
+    [
+        (Waiting([Engine("node1", "default", 1)], [], [], 1), ["1 of 2 engines", "missing: node1 default/1"]),
+        (Waiting([], [Engine("node1", "default", 1)], [], 3), ["more than once: node1 default/1"]),
+        (Waiting([], [], [7], 2), ["without an answer: id 7"]),
+    ],
+)
+def test_what_is_missing_is_named_and_remembered(run, tmp_path, found, client, waiting, names):
+    found["found"] = waiting
+    result = run(wait_for_engines, engines=ENGINES)
+    assert result["failed"]
+    assert [part for part in names if part not in result["msg"]] == []
+    assert client.closed
+    assert read_state(str(tmp_path))["engines"] == ENGINES
+    result = run(wait_for_engines, engines=ENGINES, fail=False)
+    assert not result.get("failed")
+    assert [part for part in names if part not in result["problem"]] == []
+
+
+def test_without_a_hub_every_engine_is_missing(run, monkeypatch):
+    monkeypatch.setattr(wait_for_engines, "connect", no_hub)
+    result = run(wait_for_engines, engines=ENGINES, timeout=2)
+    assert result["failed"]
+    assert "did not answer within 2 s" in result["msg"]
+    assert result["missing"] == [{"host": "node1", "pool": "default", "core": core} for core in (0, 1)]
+
+
+def test_a_host_without_the_environment_in_check_mode(run, monkeypatch):
+    monkeypatch.setattr(wait_for_engines, "respawn", lambda module, python: False)
+    assert run(wait_for_engines, check=True, engines=ENGINES)["changed"]
+
+
+def test_a_broken_state_and_a_full_disk_are_named(run, tmp_path, found, full_disk):
+    with full_disk():
+        result = run(wait_for_engines, engines=ENGINES)
+    assert result["failed"]
+    assert "cannot remember the engines" in result["msg"]
+    (tmp_path / "cluster.json").write_text("{")
+    result = run(wait_for_engines, engines=ENGINES)
+    assert result["failed"]
+    assert f"{tmp_path}/cluster.json" in result["msg"]
+    assert found["expected"] == []
