@@ -15,15 +15,15 @@ class Figures:
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
 
-    def keep(self, check: str, value: float, unit: str, bar: float) -> None:
-        """Keep a figure that must not be above *bar*."""
-        row = {"check": check, "value": round(value, 2), "unit": unit, "bar": round(bar, 2), "ok": value <= bar}
+    def keep(self, check: str, value: float, unit: str, limit: float) -> None:
+        """Keep a figure that must not be above *limit*."""
+        row = {"check": check, "value": round(value, 2), "unit": unit, "bar": round(limit, 2), "ok": value <= limit}
         self.rows.append(row)
 
-    def add(self, check: str, value: float, unit: str, bar: float) -> None:
-        """Keep a figure that must not be above *bar*, and fail when it is."""
-        self.keep(check, value, unit, bar)
-        assert value <= bar, f"{check}: {value:.2f} {unit}, at most {bar:g} {unit}"
+    def add(self, check: str, value: float, unit: str, limit: float) -> None:
+        """Keep a figure that must not be above *limit*, and fail when it is."""
+        self.keep(check, value, unit, limit)
+        assert value <= limit, f"{check}: {value:.2f} {unit}, at most {limit:g} {unit}"
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:

@@ -90,7 +90,7 @@ def check_password(password: str, variable: str = VARIABLE) -> None:
 
 def random_password() -> str:
     """Return a new password of 16 random characters (79 bits) in groups of four."""
-    return "-".join("".join(secrets.choice(ALPHABET) for _ in range(4)) for _ in range(4))
+    return "-".join("".join(secrets.choice(ALPHABET) for dummy in range(4)) for dummy in range(4))
 
 
 def random_token() -> str:

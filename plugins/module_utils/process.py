@@ -343,35 +343,27 @@ class Manager(t.Protocol):
 
     def render(self, definition: Definition) -> list[ManagedFile]:
         """Return the manager's own files for a definition."""
-        ...
 
     def defined(self) -> list[str]:
         """Return the names of the processes that are laid down for this cluster on this host."""
-        ...
 
     def paths(self, name: str) -> list[str]:
         """Return the manager's own files of process *name*."""
-        ...
 
     def laid_down(self, name: str) -> dict[str, str]:
         """Return the single processes that the definition on disk names, each with its digest."""
-        ...
 
     def units(self, name: str) -> list[Unit]:
         """Return the single processes of *name*, running or not."""
-        ...
 
     def validate(self, definition: Definition) -> None:
         """Check the rendered definition with the manager's own parser, before anything is written."""
-        ...
 
     def apply(self, name: str, plan: Plan) -> None:
         """Take the laid down definition into use and carry out the plan."""
-        ...
 
     def release(self) -> None:
         """End what the manager keeps for the cluster alone, if nothing of it runs any more."""
-        ...
 
 
 def shell_line(command: Iterable[str]) -> str:

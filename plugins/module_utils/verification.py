@@ -375,7 +375,7 @@ class Context:
         if not self.ids:
             return
         left = self.direct.apply_async(_forget, self._prefix).get(self.limit)
-        expect("names left on the engines", left, [[] for _ in self.ids])
+        expect("names left on the engines", left, [[] for dummy in self.ids])
         purge(self.client, self.messages)
 
 

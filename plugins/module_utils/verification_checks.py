@@ -109,8 +109,8 @@ def _fail(message: str) -> None:
 def _speak(text: str) -> None:
     import sys
 
-    print(text)
-    print(text.upper(), file=sys.stderr)
+    sys.stdout.write(f"{text}\n")
+    sys.stderr.write(f"{text.upper()}\n")
 
 
 @on_engine
@@ -167,7 +167,7 @@ def _random_matrix_spacing(seed: int) -> float:
 
     draw = random.Random(seed)
     spacings: list[float] = []
-    for _ in range(100):
+    while len(spacings) < 100:
         a, b, d = draw.gauss(0, 1), draw.gauss(0, 1), draw.gauss(0, 1)
         spacings.append(math.hypot(a - d, 2 * b))
     return sum(spacings) / len(spacings)
@@ -502,7 +502,7 @@ def _follow(context: Context) -> None:
     leader.targets = [followers.targets[-1]]
     led = leader.apply_async(_process)
     with followers.temp_flags(follow=[led]):
-        tasks = [followers.apply_async(_process) for _ in range(3)]
+        tasks = [followers.apply_async(_process) for dummy in range(3)]
     processes = [task.get(context.limit) for task in tasks]
     expect("processes of the followers", processes, [led.get(context.limit)] * 3)
 
@@ -831,7 +831,7 @@ def _cell(context: Context, name: str) -> _Cell:
 
 def printed(shown: str) -> dict[int, str]:
     """Return what each engine printed, from what IPython *shown*: a heading for each engine, then its text."""
-    _, *pairs = re.split(r"^\[stdout:(\d+)\][ \n]*", shown, flags=re.MULTILINE)
+    pairs = re.split(r"^\[stdout:(\d+)\][ \n]*", shown, flags=re.MULTILINE)[1:]
     return {int(engine): text.strip() for engine, text in zip(pairs[::2], pairs[1::2], strict=True)}
 
 
@@ -1097,7 +1097,7 @@ def _expect_soon(context: Context, what: str, ask: c.Callable[[], set[str]]) -> 
 
 @check(34, "queue_status")
 def _queue_status(context: Context) -> None:
-    tasks = [context.first.apply_async(_sleep, MOMENT / 4) for _ in range(2)]
+    tasks = [context.first.apply_async(_sleep, MOMENT / 4) for dummy in range(2)]
     mine = {message for task in tasks for message in task.msg_ids}
 
     def missing(*states: str) -> set[str]:

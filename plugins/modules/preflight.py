@@ -82,8 +82,12 @@ options:
   notebook_port:
     description: Port of the notebook. Without it, as remembered, else 8888.
     type: int
+  home:
+    description: Home of the account. Needed on hosts with a notebook.
+    type: path
+    default: /
   notebook_directory:
-    description: Directory of the notebooks, absolute or relative to the account's home.
+    description: Directory of the notebooks, absolute or relative to O(home).
     type: str
     default: notebooks
   notebook_password:
@@ -181,7 +185,7 @@ def notebook_of(params: dict[str, t.Any], wanted: dict[str, set[int]]) -> dict[s
         "address": address,
         "port": port,
         "url": f"https://{address}:{port}/lab",
-        "directory": os.path.join(os.path.expanduser("~"), params["notebook_directory"]),
+        "directory": os.path.join(params["home"], params["notebook_directory"]),
     }
 
 
@@ -253,6 +257,7 @@ def main() -> None:
             "replace_identity": {"type": "bool", "default": False},
             "notebook_address": {"type": "str", "default": "127.0.0.1"},
             "notebook_port": {"type": "int"},
+            "home": {"type": "path", "default": "/"},
             "notebook_directory": {"type": "str", "default": "notebooks"},
             "notebook_password": {"type": "str", "no_log": True},
             "engines_per_host": {"type": "raw"},

@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, the ipyparallel.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Kill ansible-playbook where a test says: before the task whose number is in INTERRUPT_BEFORE."""
+"""Kill ansible-playbook where a test says: before the task whose name ends with INTERRUPT_BEFORE."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ name: interrupt
 type: aggregate
 short_description: Kill ansible-playbook before a task
 description:
-  - Counts the tasks that a role names as C(File | What), and kills the run before the one with the number in
-    E(INTERRUPT_BEFORE).
+  - Kills the run before the first task whose name ends with what is in E(INTERRUPT_BEFORE).
 """
 
 
@@ -25,14 +24,7 @@ class CallbackModule(CallbackBase):
     CALLBACK_TYPE = "aggregate"
     CALLBACK_NAME = "interrupt"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.tasks = 0
-
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        if " | " not in task.get_name():
-            return
-        self.tasks += 1
-        if self.tasks == int(os.environ["INTERRUPT_BEFORE"]):
-            print(f"INTERRUPTED before {task.get_name()}", flush=True)
+        if task.get_name().endswith(os.environ["INTERRUPT_BEFORE"]):
+            print("INTERRUPTED", flush=True)
             os.kill(os.getpid(), signal.SIGKILL)

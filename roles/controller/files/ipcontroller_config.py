@@ -138,7 +138,7 @@ def let_engines_reconnect():
 
 
 try:
-    configure(get_config(), pathlib.Path(os.environ["IPYPARALLEL_STATE"]))  # noqa: F821 - given by traitlets
+    configure(get_config(), pathlib.Path(os.environ["IPYPARALLEL_STATE"]))  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
     drop_stale_engines(pathlib.Path(os.environ["IPYPARALLEL_STATE"]))
     live_and_die_as_one()
     let_engines_reconnect()

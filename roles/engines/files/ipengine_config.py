@@ -32,7 +32,7 @@ def configure(c):
 
 
 try:
-    configure(get_config())  # noqa: F821 - given by traitlets
+    configure(get_config())  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
 except BaseException:  # noqa: BLE001 - whatever it is
     # ipengine would go on with its defaults
     traceback.print_exc()

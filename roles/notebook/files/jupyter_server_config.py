@@ -14,7 +14,7 @@ from pathlib import Path
 
 from traitlets.config import Config
 
-c = get_config()  # type: ignore[name-defined]  # noqa: F821  (traitlets defines it)
+c = get_config()  # type: ignore[name-defined]  # noqa: F821  (traitlets defines it) pylint: disable=undefined-variable
 settings = json.loads(Path(__file__).with_name("settings.json").read_text(encoding="utf-8"))
 
 # Set for this process by the role: a fault in this file ends it, where Jupyter would go on without password and TLS.

@@ -102,7 +102,7 @@ def test_a_password_is_taken_exactly_when_the_login_form_can_carry_it(password):
 
 
 def test_random_passwords_are_long_typable_and_not_the_same():
-    made = {passwords.random_password() for _ in range(200)}
+    made = {passwords.random_password() for dummy in range(200)}
     assert len(made) == 200
     for password in made:
         passwords.check_password(password)
@@ -111,7 +111,7 @@ def test_random_passwords_are_long_typable_and_not_the_same():
 
 
 def test_random_tokens_fit_an_url_and_have_32_bytes():
-    made = {passwords.random_token() for _ in range(50)}
+    made = {passwords.random_token() for dummy in range(50)}
     assert len(made) == 50
     assert all(passwords.TOKEN.fullmatch(token) and len(token) == 43 for token in made)
 
