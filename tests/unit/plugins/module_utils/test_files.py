@@ -27,7 +27,7 @@ def mode_of(path):
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 def test_what_is_written_reads_back(tmp_path, text):
     path = str(tmp_path / "file")
     files.write_text(path, text)

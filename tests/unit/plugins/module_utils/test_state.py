@@ -26,7 +26,7 @@ def test_a_new_cluster_remembers_nothing(tmp_path):
 
 
 @given(engines)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 def test_what_is_written_reads_back(tmp_path, counts):
     state = {"engines": counts, "notebooks": {"node1": {"url": "https://127.0.0.1:8888/lab"}}}
     write_state(str(tmp_path), state)

@@ -23,7 +23,6 @@ def host(tmp_path, run_module, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
     monkeypatch.setattr(preflight, "check_space", lambda path: None)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
     def run(roles=("controller", "engines", "notebook"), **arguments):
         names = ("prefix", "config", "log", "run")
@@ -35,6 +34,7 @@ def host(tmp_path, run_module, monkeypatch):
             "port_base": 24100,
             "notebook_port": 24188,
             "state_directory": str(tmp_path / "state" / CLUSTER),
+            "home": str(tmp_path / "home"),
         }
         return run_module(preflight, roles=list(roles), **{**defaults, **places, **arguments})
 

@@ -215,10 +215,14 @@ def test_a_pool_that_grows_or_shrinks_keeps_what_stays(started, eventually):
 def test_the_environment_arrives_whatever_it_holds(started, eventually):
     awkward = {"A": "100% ;b #c", "B": """both ' and " """, "C": "%(here)s", "NUMBER": 4, "D": "\\n"}
     started.engines(environment=awkward)
-    eventually(lambda: all_run(started, 2), "all run again")
-    for pid in started.running("engines-default").values():
-        found = processes.process_environ(pid)
-        assert {name: found[name] for name in awkward} == {name: str(value) for name, value in awkward.items()}
+    wanted = {name: str(value) for name, value in awkward.items()}
+
+    def arrived():
+        pids = started.running("engines-default").values()
+        return len(pids) == 2 and all(wanted.items() <= processes.process_environ(pid).items() for pid in pids)
+
+    # what supervisor itself cannot carry is there when the program has taken the place of env
+    eventually(arrived, f"the environment has {wanted}")
     assert not started.engines(environment=awkward)["changed"]
 
 
@@ -372,25 +376,24 @@ def test_a_process_that_takes_its_time_may_take_it_and_is_started_again(host, ev
 # ---- bad input: nothing is changed
 
 
-@pytest.mark.parametrize(
-    ("arguments", "names"),
-    [
-        ({"files": [{"path": "/nowhere/x.json", "content": "{"}]}, ["/nowhere/x.json", "not well-formed"]),
-        ({"files": [{"path": "/nowhere/x.py", "content": "("}]}, ["/nowhere/x.py", "not well-formed"]),
-        ({"environment": {"A B": "1"}}, ["'A B'", "letters, digits and underscores"]),
-        ({"environment": {"A": "1\n2"}}, ["variable A", "one line"]),
-        ({"umask": "9"}, ["engines-default", "9 can not be converted"]),
-        ({"owner": "nobody-of-this-name"}, ["engines-default", "nobody-of-this-name"]),
-    ],
-)
-def test_bad_input_changes_nothing(started, arguments, names):
-    before = started.running(), started.files()
-    rendered = (started.directory / "config" / "supervisor.d" / "engines-default.conf").read_text()
-    result = started.engines(3, **arguments)
-    assert result["failed"]
-    assert [part for part in names if part not in result["msg"]] == []
-    assert (started.running(), started.files()) == before
-    assert (started.directory / "config" / "supervisor.d" / "engines-default.conf").read_text() == rendered
+BAD = [
+    ({"files": [{"path": "/nowhere/x.json", "content": "{"}]}, ["/nowhere/x.json", "not well-formed"]),
+    ({"files": [{"path": "/nowhere/x.py", "content": "("}]}, ["/nowhere/x.py", "not well-formed"]),
+    ({"environment": {"A B": "1"}}, ["'A B'", "letters, digits and underscores"]),
+    ({"environment": {"A": "1\n2"}}, ["variable A", "one line"]),
+    ({"umask": "9"}, ["engines-default", "9 can not be converted"]),
+    ({"owner": "nobody-of-this-name"}, ["engines-default", "nobody-of-this-name"]),
+]
+
+
+def test_bad_input_changes_nothing(started):
+    rendered = started.directory / "config" / "supervisor.d" / "engines-default.conf"
+    before = started.running(), started.files(), rendered.read_text()
+    for arguments, names in BAD:
+        result = started.engines(3, **arguments)
+        assert result["failed"]
+        assert [part for part in names if part not in result["msg"]] == []
+        assert (started.running(), started.files(), rendered.read_text()) == before
 
 
 def test_what_is_not_laid_down_cannot_be_started(host):
