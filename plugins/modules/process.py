@@ -26,7 +26,9 @@ options:
     type: str
     required: true
   name:
-    description: Name of the process within the cluster, such as V(controller) or V(engines-default).
+    description:
+      - Name of the process within the cluster, such as V(controller) or V(engines-default).
+      - Without O(command), a name with C(*) stands for all that are laid down and match, such as V(engines-*).
     type: str
     required: true
   state:
@@ -183,6 +185,7 @@ actions:
   sample: [restart engines-default-0]
 """
 
+import fnmatch
 import os
 import typing as t
 
@@ -250,10 +253,34 @@ def missing_directories(params: dict[str, t.Any], files: list[ManagedFile]) -> d
     return {path: mode for path, mode in wanted.items() if not os.path.isdir(path)}
 
 
-def run(module: AnsibleModule, manager: Supervisor) -> dict[str, t.Any]:
-    """Bring the process into the state that is asked for."""
+def run_matching(module: AnsibleModule, manager: Supervisor) -> dict[str, t.Any]:
+    """Bring the process, or the laid down processes that the pattern names, into the state that is asked for."""
+    pattern, state = module.params["name"], module.params["state"]
+    if "*" not in pattern:
+        return run(module, manager, pattern)
+    names = fnmatch.filter(manager.defined(), pattern)
+    if not names and state == "started":
+        raise not_laid_down(module.params, pattern)
+    results = [run(module, manager, name) for name in names]
+    merged = {
+        part: [entry for result in results for entry in result.get(part, [])]
+        for part in ("actions", "processes", "diff")
+    }
+    return {"changed": any(result["changed"] for result in results), **merged}
+
+
+def not_laid_down(params: dict[str, t.Any], name: str) -> ProcessError:
+    """Return what is said when there is nothing to start."""
+    return ProcessError(
+        f"{name} of cluster {params['cluster']} is not laid down on this host: deploy the cluster first "
+        "(playbook ipyparallel.cluster.deploy)"
+    )
+
+
+def run(module: AnsibleModule, manager: Supervisor, name: str) -> dict[str, t.Any]:
+    """Bring process *name* into the state that is asked for."""
     params = module.params
-    name, state = params["name"], params["state"]
+    state = params["state"]
     files: list[ManagedFile] = []
     wanted = dict.fromkeys((unit.name for unit in manager.units(name)), "")
     if params["command"] and state == "started":
@@ -262,10 +289,7 @@ def run(module: AnsibleModule, manager: Supervisor) -> dict[str, t.Any]:
         files = [*definition.files, *manager.render(definition)]
         wanted = dict.fromkeys(definition.units, definition.digest)
     elif state == "started" and name not in manager.defined():
-        raise ProcessError(
-            f"{name} of cluster {params['cluster']} is not laid down on this host: deploy the cluster first "
-            "(playbook ipyparallel.cluster.deploy)"
-        )
+        raise not_laid_down(params, name)
     elif state == "started":
         wanted = manager.laid_down(name)
 
@@ -356,7 +380,7 @@ def main() -> None:
     respawn(module, os.path.join(environment, "bin", "python"))
     manager = Supervisor(params["cluster"], params["config"], params["log"], params["run"], environment)
     try:
-        module.exit_json(**run(module, manager))
+        module.exit_json(**run_matching(module, manager))
     except ProcessError as error:
         module.fail_json(msg=str(error))
     except (OSError, KeyError) as error:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 
@@ -75,3 +76,20 @@ print(client[:].apply_async(lambda: 6 * 7).get(20))
 """
     assert account.python(code) == str([42] * len(before))
     figures.add("engine killed: another in its place", time.monotonic() - killed, "s", 5)
+
+
+def test_engines_that_do_not_come_are_named_with_their_log(account: Account) -> None:
+    """The one wait at the end names them; `stop` ends them too, although they are not defined any more."""
+    broken = {"name": "broken", "count": 1, "environment": {"PYTHONHOME": "/nowhere"}}
+    pools = {"ipyparallel_engines_pools": [{"name": "default"}, broken], "ipyparallel_engines_wait": 4}
+    done = account.play("site", "-e", json.dumps(pools))
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode != 0
+    assert "missing: localhost broken/0" in said
+    assert "engines-broken-0" in said
+    assert "No module named 'encodings'" in said
+    account.ok("make down")
+    assert account.marked(cluster="ipyparallel") == {}
+    none = {"ipyparallel_engines_pools": [{"name": "default"}, {**broken, "count": 0}]}
+    assert account.play("site", "-e", json.dumps(none)).returncode == 0
+    assert account.status()["expected"] == len(account.status()["engines"])
