@@ -104,19 +104,21 @@ def stock() -> Iterator[float]:
 
 def memory() -> dict[str, float]:
     """Return the proportional set size of the cluster's processes by name, in MB."""
-    found: dict[str, float] = {}
+
+    def megabytes(pid: str) -> float:
+        rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return next(int(row.split()[1]) for row in rows if row.startswith("Pss:")) * 1024 / 1_000_000
+
+    found = {"supervisord": megabytes((STATE / "run/supervisord.pid").read_text().strip())}
     for entry in Path("/proc").iterdir():
         try:
             environ = (entry / "environ").read_bytes().split(b"\0") if entry.name.isdigit() else []
             marks = dict(pair.partition(b"=")[::2] for pair in environ)
-            if marks.get(b"IPYPARALLEL_CLUSTER") != CLUSTER.encode():
-                continue
-            rows = (entry / "smaps_rollup").read_text().splitlines()
+            if marks.get(b"IPYPARALLEL_CLUSTER") == CLUSTER.encode():
+                name = marks[b"IPYPARALLEL_PROCESS"].decode()
+                found[name] = found.get(name, 0) + megabytes(entry.name)
         except (FileNotFoundError, PermissionError, ProcessLookupError):
             continue
-        kilobytes = next(int(row.split()[1]) for row in rows if row.startswith("Pss:"))
-        name = marks[b"IPYPARALLEL_PROCESS"].decode()
-        found[name] = found.get(name, 0) + kilobytes * 1024 / 1_000_000
     return found
 
 
