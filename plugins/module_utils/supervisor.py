@@ -307,7 +307,7 @@ files = supervisor.d/*.conf
         account = pwd.getpwuid(os.getuid())
         command = [os.path.join(self.environment, "bin", "supervisord"), "-c", self.main_path]
         environment = {
-            "HOME": account.pw_dir,
+            "HOME": os.environ.get("HOME") or account.pw_dir,
             "USER": account.pw_name,
             "LOGNAME": account.pw_name,
             "LANG": "C.UTF-8",
