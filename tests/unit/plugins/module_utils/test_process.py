@@ -283,7 +283,9 @@ def test_children_inherit_the_marks_and_are_told_apart(python):
 def test_who_asks_in_a_terminal_of_the_cluster_is_no_part_of_it():
     script = f"from {process.__name__} import running_processes as r; print(r({CLUSTER!r}, main_only=False))"
     shell = ["sh", "-c", '"$0" "$@"; true', sys.executable, "-c", script]
-    done = subprocess.run(shell, env=marks("notebook", ""), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        shell, env={**os.environ, **marks("notebook", "")}, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "[]\n"
 
 
@@ -311,7 +313,7 @@ def test_a_process_is_asked_first(python):
     process.end_processes([child.pid], seconds=10)
     # nobody has waited for it yet: it is a zombie
     assert not process.is_alive(child.pid)
-    assert child.wait() == 3
+    assert child.wait(timeout=5) == 3
     assert not process.is_alive(child.pid)
 
 
@@ -320,8 +322,8 @@ def test_a_process_that_will_not_is_forced(python):
     started = time.monotonic()
     process.end_processes([deaf.pid, polite.pid], seconds=0.3)
     assert 0.3 <= time.monotonic() - started < 3
-    assert deaf.wait() == -signal.SIGKILL
-    assert polite.wait() == -signal.SIGTERM
+    assert deaf.wait(timeout=5) == -signal.SIGKILL
+    assert polite.wait(timeout=5) == -signal.SIGTERM
 
 
 def test_a_process_that_is_gone_is_no_error():

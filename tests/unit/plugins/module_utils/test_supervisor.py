@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import shlex
 import stat
@@ -244,6 +245,7 @@ def test_without_a_supervisord(manager):
     Path(manager.socket).touch()
     assert manager.pid() is None
     manager.shutdown()
+    gc.collect()
 
 
 def test_supervisord_that_does_not_start_says_what_it_said(manager, tmp_path):
