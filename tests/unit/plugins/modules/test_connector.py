@@ -174,7 +174,7 @@ def test_no_key_is_in_any_output(host):
     ("name", "fingerprint", "stale"),
     [
         ("controller", "another", True),
-        ("engines-default", "another", True),
+        ("engines-default", "another", False),
         ("notebook", "another", False),
         ("controller", None, False),
     ],
@@ -370,6 +370,7 @@ def test_keys_are_made_in_the_clusters_python(host, tmp_path):
     (tmp_path / "ansible.cfg").touch()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     environment["ANSIBLE_HOME"] = str(tmp_path / "ansible")
+    environment["ANSIBLE_REMOTE_TMP"] = str(tmp_path / "ansible" / "remote")
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert host.identity.fingerprint in done.stdout
