@@ -68,7 +68,7 @@ ifeq ($(FORMAT),)
 else ifeq ($(FORMAT),json)
 	@directory=$$(mktemp -d) && trap 'rm -rf "$$directory"' EXIT && \
 	code=0; { $(call play,status,ipyparallel_status_file="$$directory/status.json") || code=$$?; } >&2; \
-	cat "$$directory/status.json" && exit $$code
+	test ! -s "$$directory/status.json" || cat "$$directory/status.json"; exit $$code
 else
 	@echo "make: FORMAT=$(FORMAT) is unknown: give json, or nothing for a text" >&2; exit 2
 endif

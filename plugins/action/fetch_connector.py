@@ -80,15 +80,20 @@ class ActionModule(ActionBase):
         return {"changed": True, "diff": [{"before": f"{directory}\n", "after": ""}]}
 
     def _fetch(self, arguments: dict[str, t.Any], directory: str, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        info = self._execute_module(
-            module_name="ipyparallel.cluster.connector_info",
-            module_args={
-                "state_directory": arguments["state_directory"],
-                "half": "client",
-                "environment": arguments["environment"],
-            },
-            task_vars=task_vars,
-        )
+        # the connection would print the module's answer, which holds the keys, at -vvv
+        shown, self._play_context.no_log = self._play_context.no_log, True
+        try:
+            info = self._execute_module(
+                module_name="ipyparallel.cluster.connector_info",
+                module_args={
+                    "state_directory": arguments["state_directory"],
+                    "half": "client",
+                    "environment": arguments["environment"],
+                },
+                task_vars=task_vars,
+            )
+        finally:
+            self._play_context.no_log = shown
         if info.get("failed"):
             raise AnsibleActionFail(info.get("msg", "the connector cannot be read on the controller host"))
         if not info["exists"]:

@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import tempfile
 import typing as t
+from collections.abc import Mapping
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text, write_text
 
@@ -35,6 +36,8 @@ SHOWN_VERSIONS = (
     "numpy",
     "supervisor",
 )
+UV_VARIABLES = {"UV_SYSTEM_CERTS": "true", "UV_NO_PROGRESS": "true", "UV_PYTHON_DOWNLOADS": "never"}
+"""uv trusts the host's certificate authorities, asks nobody, and brings no Python of its own."""
 OLDEST_PYTHON = (3, 10)
 NEWEST_PYTHON = (3, 13)
 
@@ -148,18 +151,20 @@ def explain(output: str) -> str:
 class Environment:
     """The environments of one cluster below *prefix*."""
 
-    def __init__(self, prefix: str, uv: str | None, uv_lock: str) -> None:
+    def __init__(self, prefix: str, uv: str | None, uv_lock: str, variables: Mapping[str, t.Any] | None = None) -> None:
         """Describe the environments.
 
         Args:
             prefix: directory of the cluster's software.
             uv: path of a uv to use; None makes one below *prefix*.
             uv_lock: pinned and hashed requirement of uv, to make one.
+            variables: environment variables for installations.
         """
         self.prefix = prefix
         self.link = os.path.join(prefix, "current")
         self.given_uv = uv
         self.uv_lock = uv_lock
+        self.variables = {name: str(value) for name, value in (variables or {}).items()}
 
     def path(self, name: str) -> str:
         """Return the directory of the environment *name*."""
@@ -278,7 +283,14 @@ class Environment:
 
     def _run(self, command: list[str]) -> str:
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **UV_VARIABLES, **self.variables},
+            )
         except OSError as error:
             raise InstallError(f"cannot run {command[0]}: {error}") from None
         if done.returncode:

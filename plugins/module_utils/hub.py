@@ -172,7 +172,7 @@ def wait_for(client: ipyparallel.Client, expected: set[Engine], seconds: float) 
         doubled = sorted({place for place in places if places.count(place) > 1} & expected)
         mute: list[int] = []
         if not missing:
-            ids = [engine["id"] for engine in found]
+            ids = [engine["id"] for engine, place in zip(found, places, strict=True) if place in expected]
             mute = silent(client, ids, min(3.0, max(0.5, deadline - time.monotonic())))
         for engine, place in zip(found, places, strict=True):
             if place in doubled and engine["id"] in mute:

@@ -99,11 +99,20 @@ def resolve_pools(pools: list[dict[str, t.Any]], per_host: t.Any, cores: int, wi
             count = resolve_count(per_host, "ipyparallel_engines_per_host", cores, with_controller)
         else:
             count = resolve_count(pool["count"], f"{where}.count", cores, with_controller)
-        found[name] = Pool(name, count, _environment(pool.get("environment") or {}, f"{where}.environment"))
+        found[name] = Pool(name, count, read_variables(pool.get("environment") or {}, f"{where}.environment"))
     return list(found.values())
 
 
-def _environment(variables: t.Any, where: str) -> dict[str, str]:
+def read_variables(variables: t.Any, where: str) -> dict[str, str]:
+    """Return environment variables as texts.
+
+    Args:
+        variables: what the operator gave.
+        where: the variable that holds them, for the message.
+
+    Raises:
+        PoolError: they are no dictionary, or one cannot be an environment variable.
+    """
     if not isinstance(variables, dict):
         raise PoolError(f"{variables!r} is not a dictionary of environment variables: set {where} to one")
     environment = {str(name): str(value) for name, value in variables.items()}

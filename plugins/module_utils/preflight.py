@@ -21,6 +21,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.ports import c
 NEEDED_MEGABYTES = 700
 """The environment (about 300 MB), what uv keeps while it makes it, and logs."""
 SOCKET_PATH_LIMIT = 107
+SHORTEST_HEARTBEAT = 50
 NOTEBOOK_SETTINGS = os.path.join("notebook", "settings.json")
 NOTEBOOK_PORT = 8888
 
@@ -51,6 +52,23 @@ def check_directory(path: str, variable: str) -> None:
             f"{path} ({variable}) cannot be written: {parent} belongs to uid {found.st_uid} (mode "
             f"{found.st_mode & 0o7777:04o}) and this account is uid {os.geteuid()}: let it write there, or deploy as "
             "an account that may"
+        )
+
+
+def check_tuning(heartbeat_ms: int, uv: str | None) -> None:
+    """Check what would only be found out when it is used.
+
+    Raises:
+        PreflightError: the heartbeat is too fast to be one, or there is no such uv.
+    """
+    if heartbeat_ms < SHORTEST_HEARTBEAT:
+        raise PreflightError(
+            f"{heartbeat_ms} ms is no interval for a heartbeat: set ipyparallel_controller_heartbeat_ms to "
+            f"{SHORTEST_HEARTBEAT} or more"
+        )
+    if uv and not os.access(uv, os.X_OK):
+        raise PreflightError(
+            f"there is no program {uv}: set ipyparallel_environment_uv to the path of uv, or leave it out"
         )
 
 

@@ -155,11 +155,13 @@ def ancestors(pid: int) -> set[int]:
     return chain
 
 
-def running_processes(cluster: str, main_only: bool = True) -> list[Running]:
+def running_processes(cluster: str, main_only: bool = True, run: str | None = None) -> list[Running]:
     """Return the processes of *cluster* that run on this host, as far as this account may see them.
 
     Args:
         cluster: name of the cluster.
+        run: its directory of sockets and process ids, which tells it from clusters of the same name that other
+            accounts, or this account with another home, have; None for those of all.
         main_only: leave out the children (schedulers, nannies, kernels), which inherit the marks of their parents.
     """
     found: dict[int, Running] = {}
@@ -170,6 +172,8 @@ def running_processes(cluster: str, main_only: bool = True) -> list[Running]:
             continue
         marks = process_environ(int(entry)) if int(entry) not in own else {}
         if marks.get(f"{PREFIX}CLUSTER") != cluster or f"{PREFIX}PROCESS" not in marks:
+            continue
+        if run is not None and marks.get(f"{PREFIX}RUN") != run:
             continue
         found[int(entry)] = Running(
             pid=int(entry),

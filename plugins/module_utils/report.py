@@ -132,4 +132,4 @@ def verification(result: Mapping[str, t.Any]) -> str:
 def what_stays(notebooks: Mapping[str, Mapping[str, t.Any]]) -> str:
     """Return what a removal of the cluster left."""
     places = [f"{notebook['directory']} on {host}" for host, notebook in sorted(notebooks.items())]
-    return f"Your notebooks are still in {', '.join(places)}" if places else "Nothing of the cluster was left to keep"
+    return f"Your notebooks are still in {', '.join(places)}" if places else "Directories of notebooks stay"

@@ -22,7 +22,7 @@ import tempfile
 import typing as t
 from collections.abc import Iterable
 
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import write_text
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text, write_text
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import (
     MANAGED,
     PREFIX,
@@ -179,6 +179,10 @@ class Supervisor:
         """Return ``supervisord.conf``."""
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         files = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+        # what is laid down stays, as long as this session's limit allows it
+        laid_down = re.search(r"^minfds=(\d+)$", read_text(self.main_path) or "", flags=re.MULTILINE)
+        if laid_down and int(laid_down.group(1)) <= files:
+            files = int(laid_down.group(1))
         return f"""\
 ; {MANAGED}
 [unix_http_server]
@@ -245,7 +249,10 @@ files = supervisor.d/*.conf
     @property
     def digest(self) -> str:
         """Changes when a running supervisord would have to be restarted to be as described."""
-        return hashlib.sha256((self.environment + self.main_text()).encode()).hexdigest()[:16]
+        text = re.sub(
+            r"^minfds=.*$", "", self.main_text(), flags=re.MULTILINE
+        )  # differs between sessions of one account
+        return hashlib.sha256((self.environment + text).encode()).hexdigest()[:16]
 
     def rpc(self) -> t.Any:
         """Return supervisor's interface over its socket (``supervisor.*`` of its XML-RPC API)."""
@@ -261,9 +268,17 @@ files = supervisor.d/*.conf
         """Return the process id of the supervisord that answers, or None."""
         if not os.path.exists(self.socket):
             return None
+        from xmlrpc.client import Fault
+
         try:
             return int(self.rpc().getPID())
         except (OSError, ValueError):
+            return None
+        except Fault:
+            # it is shutting down, and lets its processes finish: wait for its end
+            pid = int(read_text(os.path.join(self.run, "supervisord.pid")) or 0)
+            if not wait_until(lambda: not is_alive(pid), seconds=600):
+                raise ProcessError(f"supervisord of cluster {self.cluster} (pid {pid}) does not end") from None
             return None
 
     def units(self, name: str) -> list[Unit]:
@@ -313,6 +328,7 @@ files = supervisor.d/*.conf
             "LANG": "C.UTF-8",
             "PATH": f"{self.environment}/bin:{SEARCH_PATH}",
             f"{PREFIX}CLUSTER": self.cluster,
+            f"{PREFIX}RUN": self.run,  # its children inherit this
             f"{PREFIX}PROCESS": "supervisord",
             f"{PREFIX}DEFINITION": self.digest,
         }
@@ -354,7 +370,10 @@ files = supervisor.d/*.conf
             self._end_orphans(name)
             return
         try:
-            self.ensure()
+            if plan.start or plan.restart:
+                self.ensure()
+            if self.pid() is None:
+                return
             rpc = self.rpc()
             added, changed, removed = rpc.reloadConfig()[0]
             # reloadConfig only tells; what is not ours here is left to its own call
@@ -399,7 +418,7 @@ files = supervisor.d/*.conf
         return process_environ(pid)
 
     def _orphans(self, name: str) -> list[Unit]:
-        found = [process for process in running_processes(self.cluster) if process.name == name]
+        found = [process for process in running_processes(self.cluster, run=self.run) if process.name == name]
         names = [f"{name}-{process.instance}" if process.instance else name for process in found]
         return [
             Unit(name=unit, state="orphaned", pid=process.pid, digest=process.digest, log=self.log_path(unit))
@@ -409,7 +428,7 @@ files = supervisor.d/*.conf
     def _end_orphans(self, name: str | None = None) -> None:
         # a supervisord that runs without its socket goes first, or it would start again what is ended
         for names in ({"supervisord"}, None if name is None else {name}):
-            found = running_processes(self.cluster, main_only=False)
+            found = running_processes(self.cluster, main_only=False, run=self.run)
             end_processes([process.pid for process in found if names is None or process.name in names], seconds=10)
 
     def _stop(self, units: list[str]) -> None:
@@ -425,3 +444,12 @@ files = supervisor.d/*.conf
 
         if not wait_until(stopped, seconds=3600):
             raise ProcessError(f"{', '.join(units)} of cluster {self.cluster} do not stop")
+
+        # Nannies end by themselves, when they have told the hub; what user code has left behind does not.
+        def left() -> list[int]:
+            found = running_processes(self.cluster, main_only=False, run=self.run)
+            names = ((f"{p.name}-{p.instance}" if p.instance else p.name, p.pid) for p in found)
+            return [pid for name, pid in names if name in units]
+
+        if not wait_until(lambda: not left(), seconds=3):
+            end_processes(left(), seconds=2)

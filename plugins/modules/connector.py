@@ -122,7 +122,7 @@ fingerprint:
   sample: 0d5f1f4bb8a0c1e2
 stale:
   description:
-    - Whether the controller or an engine on this host runs with another identity than this one, so that the ordered
+    - Whether the controller on this host runs with another identity than this one, so that the ordered
       restart
       is due. It stays true until that restart has been done, however often the run is interrupted.
   type: bool
@@ -241,7 +241,7 @@ def main() -> None:
     stale = any(
         process.fingerprint != identity.fingerprint
         for process in running_processes(params["cluster"])
-        if process.name == "controller" or process.name.startswith("engines-")
+        if process.name == "controller"
     )
     result: dict[str, t.Any] = {
         "changed": changed,

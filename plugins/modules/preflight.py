@@ -96,6 +96,14 @@ options:
   engines_per_host:
     description: Number of engines of a pool that has no count. Without it, or with V(cores), the rule by cores.
     type: raw
+  engines_environment:
+    description: Environment variables of all engines, checked.
+    type: dict
+    default: {}
+  heartbeat_ms:
+    description: Interval of the hub's heartbeat in milliseconds, checked.
+    type: int
+    default: 500
   pools:
     description: The pools of engines, each with C(name), and optionally C(count) and C(environment).
     type: list
@@ -156,7 +164,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector impo
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import InstallError, probe
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.passwords import PasswordError, check_password, take
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import PoolError, resolve_pools
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import PoolError, read_variables, resolve_pools
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.preflight import (
     PreflightError,
     check_account,
@@ -166,6 +174,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.preflight impo
     check_ports,
     check_socket,
     check_space,
+    check_tuning,
     wanted_ports,
 )
 
@@ -199,6 +208,8 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
     password = take(module, "notebook_password")
     if password is not None:
         check_password(password)
+    check_tuning(params["heartbeat_ms"], params["uv"])
+    read_variables(params["engines_environment"], "ipyparallel_engines_environment")
     cores = len(os.sched_getaffinity(0))
     pools = resolve_pools(params["pools"], params["engines_per_host"], cores, "controller" in roles)
 
@@ -261,6 +272,8 @@ def main() -> None:
             "notebook_directory": {"type": "str", "default": "notebooks"},
             "notebook_password": {"type": "str", "no_log": True},
             "engines_per_host": {"type": "raw"},
+            "engines_environment": {"type": "dict", "default": {}},
+            "heartbeat_ms": {"type": "int", "default": 500},
             "pools": {"type": "list", "elements": "dict", "default": [{"name": "default"}]},
         },
         supports_check_mode=True,

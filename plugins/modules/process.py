@@ -202,8 +202,10 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import
     ManagedFile,
     ProcessError,
     check_definition,
+    end_processes,
     make_plan,
     resolve_command,
+    running_processes,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.supervisor import Supervisor
 
@@ -376,7 +378,11 @@ def main() -> None:
     params = module.params
     environment = os.path.join(params["prefix"], "current")
     if not os.path.isdir(environment) and params["state"] != "started":
-        module.exit_json(changed=False, actions=[], processes=[])
+        # without its software nobody can be asked; what runs all the same is ended
+        left = running_processes(params["cluster"], main_only=False, run=params["run"])
+        if not module.check_mode:
+            end_processes([process.pid for process in left], seconds=params["stop_timeout"])
+        module.exit_json(changed=bool(left), actions=[f"stop {process.name}" for process in left], processes=[])
     respawn(module, os.path.join(environment, "bin", "python"))
     manager = Supervisor(params["cluster"], params["config"], params["log"], params["run"], environment)
     try:

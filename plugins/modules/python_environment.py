@@ -16,7 +16,6 @@ description:
     of the lock and the interpreter, so that another lock is another directory.
   - Installs extra packages into the current environment, with the lock as constraint. uv resolves before it writes, so
     that a package which does not exist leaves the environment as it was.
-  - Give proxies, certificate authorities and index settings with the task keyword C(environment).
 options:
   prefix:
     description: Directory of the cluster's software.
@@ -47,6 +46,12 @@ options:
     description: Path of a uv on the host. Without it, one is made below O(prefix), which needs the interpreter's venv
       module.
     type: path
+  environment:
+    description:
+      - Environment variables for the installation, such as proxies, index settings and certificate authorities.
+      - The task keyword of this name would show their values in an argument list.
+    type: dict
+    default: {}
   uv_lock:
     description: Content of a requirements file with the exact version and hashes of uv.
     type: str
@@ -81,6 +86,12 @@ versions:
   type: dict
   returned: success
   sample: {python: 3.11.2, ipyparallel: 9.2.0, pyzmq: 27.1.0}
+idle:
+  description: Directories of the environments that are not current and that nothing runs from.
+  type: list
+  elements: str
+  returned: when O(state=present)
+  sample: []
 removed:
   description: Directories of the environments that were removed.
   type: list
@@ -100,6 +111,8 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment im
     probe,
     read_record,
 )
+
+SECRET_LENGTH = 8
 
 
 def make_present(module: AnsibleModule, environment: Environment) -> dict[str, t.Any]:
@@ -126,6 +139,7 @@ def make_present(module: AnsibleModule, environment: Environment) -> dict[str, t
         if switch:
             environment.switch(path)
     result["versions"] = read_record(path).get("versions", {})
+    result["idle"] = environment.idle()
     return result
 
 
@@ -152,13 +166,16 @@ def main() -> None:
             "lock": {"type": "str"},
             "packages": {"type": "list", "elements": "str", "default": []},
             "uv": {"type": "path"},
+            "environment": {"type": "dict", "default": {}, "no_log": True},
             "uv_lock": {"type": "str", "default": ""},
         },
         required_if=[("state", "present", ["lock"])],
         supports_check_mode=True,
     )
     params = module.params
-    environment = Environment(params["prefix"], params["uv"], params["uv_lock"])
+    # Ansible stars out a secret wherever its text occurs; a value as short as these would star out versions and paths
+    module.no_log_values -= {value for value in module.no_log_values if len(value) < SECRET_LENGTH}
+    environment = Environment(params["prefix"], params["uv"], params["uv_lock"], params["environment"])
     try:
         make = make_present if params["state"] == "present" else make_pruned
         module.exit_json(**make(module, environment))

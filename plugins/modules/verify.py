@@ -71,12 +71,12 @@ seealso:
 EXAMPLES = r"""
 - name: Verify the cluster
   ipyparallel.cluster.verify:
-    connector: "{{ ipyparallel_path_connector }}/ipcontroller-client.json"
+    connector: "{{ ipyparallel_path_client }}"
     python: "{{ ipyparallel_path_python }}"
 
 - name: Verify the cluster, its size and its protection
   ipyparallel.cluster.verify:
-    connector: "{{ ipyparallel_path_connector }}/ipcontroller-client.json"
+    connector: "{{ ipyparallel_path_client }}"
     python: "{{ ipyparallel_path_python }}"
     expected_engines: 8
     packer: msgpack

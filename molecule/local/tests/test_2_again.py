@@ -46,6 +46,10 @@ def test_no_engines_are_a_cluster_too(account: Account) -> None:
 
 
 def test_down_ends_everything_and_start_brings_it_back(account: Account) -> None:
+    code = "import subprocess, ipyparallel as p; c = p.Client(profile='ipyparallel')"
+    account.python(
+        f'{code}; c[:].execute(\'import subprocess; child = subprocess.Popen(["sleep", "600"])\', block=True)'
+    )
     account.ok("make down")
     assert account.marked(cluster="ipyparallel") == {}
     status = account.status()

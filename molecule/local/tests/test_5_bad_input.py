@@ -49,6 +49,9 @@ def unharmed(account: Account) -> Iterator[None]:
         ("ipyparallel_address", "0.0.0.0", ["address of one host"]),
         ("ipyparallel_address", "node1", ["IPv4 address"]),
         ("ipyparallel_python", "/nowhere/python3", ["3.10 to 3.13"]),
+        ("ipyparallel_environment_uv", "/nowhere/uv", ["path of uv"]),
+        ("ipyparallel_controller_heartbeat_ms", "0", ["50 or more"]),
+        ("ipyparallel_scope", "galaxy", ["user"]),
     ],
 )
 def test_values(account: Account, variable: str, value: str, names: list[str]) -> None:

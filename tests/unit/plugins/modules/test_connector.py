@@ -189,7 +189,7 @@ def test_a_process_with_another_identity_makes_the_restart_due(host, python, nam
     python(environment=marks)
     for check in (True, False):
         assert host.connector(check=check)["stale"] == stale
-    assert host.connector(check=True, packer="pickle")["stale"] == (name != "notebook")
+    assert host.connector(check=True, packer="pickle")["stale"] == (name == "controller")
 
 
 # ---- broken identities

@@ -133,7 +133,7 @@ def test_the_interpreter_needs_its_venv_module_or_a_uv(host, monkeypatch):
     assert result["failed"]
     for part in ("/usr/bin/python3", "python3-venv", "ipyparallel_environment_uv"):
         assert part in result["msg"]
-    assert not host(uv="/usr/bin/uv").get("failed")
+    assert not host(uv=sys.executable).get("failed")
 
 
 def test_a_port_in_use_names_the_process(host, python, free_port):
