@@ -25,4 +25,9 @@ options:
       - How long to wait for the hub to answer, in seconds.
     type: float
     default: 30.0
+  account:
+    description:
+      - Account of the cluster. Where root runs the module, it goes on as this account, because it unpickles what
+        engines send.
+    type: str
 """

@@ -8,11 +8,16 @@ import typing as t
 from collections.abc import Callable, Iterable, Mapping
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ipyparallel.cluster.plugins.module_utils import report
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import paths, report
 
 PREFLIGHT = "__ipyparallel_common_host"
 PASSWORD = "__ipyparallel_notebook_password"  # noqa: S105 - the name of a variable
 HOST_ROLES = ("controller", "engines", "notebook")
+
+
+def cluster_paths(facts: Mapping[str, t.Any], scope: str, cluster: str) -> dict[str, str]:
+    """Return where everything of *cluster* is on the host with these *facts*."""
+    return paths.paths(scope, cluster, facts)
 
 
 def host_roles(group_names: Iterable[str], cluster: str) -> list[str]:
@@ -65,6 +70,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., t.Any]]:
         """Return the filters."""
         return {
+            "cluster_paths": cluster_paths,
             "engine_counts": engine_counts,
             "host_roles": host_roles,
             "notebooks": notebooks,

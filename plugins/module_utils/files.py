@@ -9,19 +9,51 @@ import grp
 import os
 import pwd
 import tempfile
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def acting_as(uid: int, gid: int) -> Iterator[None]:
+    """Let root do something as another account; whoever is not root stays what it is."""
+    if os.geteuid() != 0 or uid == 0:
+        yield
+        return
+    before = os.getegid(), os.getgroups()
+    os.setgroups([])
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(before[0])
+        os.setgroups(before[1])
 
 
 class Ownership:
     """Account and group that written files are given; ``None`` leaves what the writing process has."""
 
     def __init__(self, owner: str | None = None, group: str | None = None) -> None:
-        """Look up *owner* and *group* (names).
+        """Look up *owner* and *group* (names); without a group, it is that of the owner.
 
         Raises:
             KeyError: the account or group does not exist.
         """
         self.uid = pwd.getpwnam(owner).pw_uid if owner else -1
-        self.gid = grp.getgrnam(group).gr_gid if group else -1
+        if group:
+            self.gid = grp.getgrnam(group).gr_gid
+        else:
+            self.gid = pwd.getpwnam(owner).pw_gid if owner else -1
+
+    @contextlib.contextmanager
+    def acting(self, directory: str) -> Iterator[None]:
+        """Be the account, where root works in a *directory* of the account's.
+
+        So a link that the account has put there leads root to nothing that the account could not reach itself.
+        """
+        ours = self.uid != -1 and os.stat(directory).st_uid == self.uid
+        with acting_as(self.uid, self.gid) if ours else contextlib.nullcontext():
+            yield
 
     def apply(self, path: str, follow_symlinks: bool = True) -> None:
         """Give *path* to the account, where that is a change."""
@@ -54,20 +86,21 @@ def write_text(path: str, text: str, mode: int = 0o600, ownership: Ownership | N
         OSError: the file cannot be written.
     """
     directory = os.path.dirname(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, mode)
-        if ownership:
-            ownership.apply(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    with (ownership or Ownership()).acting(directory):
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, mode)
+            if ownership:
+                ownership.apply(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
 
 
 def directory_differs(path: str, mode: int) -> bool:
@@ -86,11 +119,15 @@ def make_directory(path: str, mode: int = 0o700, ownership: Ownership | None = N
     if os.path.isdir(path):
         os.chmod(path, mode)
         return True
-    _make_parents(os.path.dirname(path))
-    os.mkdir(path, mode)
-    os.chmod(path, mode)
-    if ownership:
-        ownership.apply(path)
+    there = os.path.dirname(path)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    with (ownership or Ownership()).acting(there):
+        _make_parents(os.path.dirname(path))
+        os.mkdir(path, mode)
+        os.chmod(path, mode)
+        if ownership:
+            ownership.apply(path)
     return True
 
 

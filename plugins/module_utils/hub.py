@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import pwd
+import sys
 import time
 import typing as t
 
@@ -25,6 +27,7 @@ HUB_ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "connector": {"type": "path", "required": True},
     "python": {"type": "path", "required": True},
     "timeout": {"type": "float", "default": 30.0},
+    "account": {"type": "str"},
 }
 """The options shared by every module that talks to a hub (documentation fragment ``hub``)."""
 
@@ -54,6 +57,35 @@ def respawn(module: AnsibleModule, python: str) -> bool:
         )
     respawn_module(python)
     return True
+
+
+def act_as(account: str | None) -> None:
+    """Let root go on as *account*, for good, before it speaks to a hub: what engines send is unpickled.
+
+    Args:
+        account: that of the cluster; None where the module runs as this account anyway.
+
+    Raises:
+        HubError: there is no such account.
+    """
+    if account is None or os.geteuid() != 0:
+        return
+    try:
+        entry = pwd.getpwnam(account)
+    except KeyError:
+        raise HubError(
+            f"there is no account {account} on {os.uname().nodename}: deploy the cluster first (playbook "
+            "ipyparallel.cluster.deploy), or set ipyparallel_user to the one it was deployed with"
+        ) from None
+    # Python goes on to import from Ansible's archive of the module, which lies in a directory for root only
+    for archive in (path for path in sys.path if path.endswith(".zip") and os.path.isfile(path)):
+        os.chown(os.path.dirname(archive), entry.pw_uid, -1)
+        os.chown(archive, entry.pw_uid, -1)
+    os.initgroups(account, entry.pw_gid)
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+    os.environ.update(HOME=entry.pw_dir, USER=account, LOGNAME=account)
+    os.chdir("/")
 
 
 def connect(connector: str, timeout: float) -> ipyparallel.Client:

@@ -10,7 +10,7 @@ import os
 import pwd
 import re
 
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import PREFIX, process_environ
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import PREFIX, as_owner_of, process_environ
 
 LISTEN = "0A"
 
@@ -87,7 +87,8 @@ def owner_of(socket: Listener) -> Owner:
     for pid in (int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
         directory = f"/proc/{pid}/fd"
         try:
-            held = any(os.readlink(os.path.join(directory, name)) == wanted for name in os.listdir(directory))
+            with as_owner_of(pid):
+                held = any(os.readlink(os.path.join(directory, name)) == wanted for name in os.listdir(directory))
             if held:
                 with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as stream:
                     name = stream.read().strip()

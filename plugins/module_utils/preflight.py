@@ -4,10 +4,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import json
 import os
+import pwd
+import re
 import shutil
+import socket
 import typing as t
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import (
@@ -24,6 +28,7 @@ SOCKET_PATH_LIMIT = 107
 SHORTEST_HEARTBEAT = 50
 NOTEBOOK_SETTINGS = os.path.join("notebook", "settings.json")
 NOTEBOOK_PORT = 8888
+ACCOUNT_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 
 
 class PreflightError(ValueError):
@@ -72,17 +77,97 @@ def check_tuning(heartbeat_ms: int, uv: str | None) -> None:
         )
 
 
-def check_account(uid: int) -> None:
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """The account that the cluster's processes run as; one that does not exist yet has no *uid*."""
+
+    name: str
+    uid: int | None
+    home: str
+
+
+def read_account(name: str | None) -> Account:
+    """Return the account of the cluster on this host.
+
+    Args:
+        name: as given, for root; None for the account that runs this, whose home is ``$HOME``.
+
+    Raises:
+        PreflightError: an account is given without root, or its name cannot be one.
+    """
+    if name is None:
+        try:
+            entry = pwd.getpwuid(os.geteuid())
+        except KeyError:  # as in containers with an arbitrary uid
+            return Account(str(os.geteuid()), os.geteuid(), os.environ.get("HOME") or "/")
+        return Account(entry.pw_name, entry.pw_uid, os.environ.get("HOME") or entry.pw_dir)
+    if os.geteuid() != 0:
+        raise PreflightError(
+            f"scope system needs root, but this is uid {os.geteuid()} on {os.uname().nodename}: let the login become "
+            "root (sudo), or set ipyparallel_scope=user, which needs no root"
+        )
+    if not ACCOUNT_NAME.fullmatch(name):
+        raise PreflightError(
+            f"{name!r} is not a name for an account: set ipyparallel_user to lower-case letters, digits, hyphens and "
+            "underscores, a letter first, 32 at most"
+        )
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        return Account(name, None, f"/home/{name}")
+    return Account(name, entry.pw_uid, entry.pw_dir)
+
+
+def check_notebook_account(account: Account) -> None:
     """Check that the notebook would not run as root.
 
     Raises:
         PreflightError: it would.
     """
-    if uid == 0:
+    if account.uid == 0:
         raise PreflightError(
             "JupyterLab runs what its users type, so it does not run as root: deploy as another account (in scope user "
-            "the one that logs in), or take this host out of the cluster's group for notebooks"
+            "the one that logs in, in scope system ipyparallel_user), or take this host out of the cluster's group for "
+            "notebooks"
         )
+
+
+def check_manager(manager: str, account: Account) -> None:
+    """Check that the service manager is there, and lasts longer than a login.
+
+    Raises:
+        PreflightError: it does not; names the remedy.
+    """
+    node = os.uname().nodename
+    if manager == "supervisor":
+        return
+    if not os.path.isdir("/run/systemd/system"):
+        raise PreflightError(
+            f"{node} was not started by systemd: set ipyparallel_scope=user and "
+            "ipyparallel_service_manager=supervisor, which need no systemd"
+        )
+    if manager == "systemd_user" and not os.path.exists(f"/var/lib/systemd/linger/{account.name}"):
+        raise PreflightError(
+            f"the systemd of account {account.name} on {node} ends with its last login: let root run 'loginctl "
+            f"enable-linger {account.name}' there once, or set ipyparallel_service_manager=supervisor"
+        )
+
+
+def default_address() -> str:
+    """Return the IPv4 address from which this host reaches others. Nothing is sent.
+
+    Raises:
+        PreflightError: there is no route.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("198.51.100.1", 9))  # an address that is nobody's (RFC 5737)
+        except OSError:
+            raise PreflightError(
+                f"{os.uname().nodename} has no default route, so its address within the cluster is not known: set "
+                "ipyparallel_address"
+            ) from None
+        return str(probe.getsockname()[0])
 
 
 def check_outside(directory: str, removed: t.Iterable[str]) -> None:
@@ -131,12 +216,12 @@ def check_ports(cluster: str, address: str, ports: t.Iterable[int], variable: st
     Raises:
         PreflightError: one is not; names port, process and variable.
     """
-    for socket in conflicts(address, set(ports), listeners()):
-        owner = owner_of(socket)
+    for listener in conflicts(address, set(ports), listeners()):
+        owner = owner_of(listener)
         if owner.cluster == cluster:
             continue
         held = f"cluster {owner.cluster}, {owner}" if owner.cluster else str(owner)
-        raise PreflightError(f"port {socket.port} on {os.uname().nodename} is in use by {held}: set {variable}")
+        raise PreflightError(f"port {listener.port} on {os.uname().nodename} is in use by {held}: set {variable}")
 
 
 def remembered_ports(state: str) -> dict[str, set[int]]:

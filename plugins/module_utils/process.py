@@ -19,7 +19,9 @@ import shlex
 import signal
 import time
 import typing as t
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import acting_as
 
 PREFIX = "IPYPARALLEL_"
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -43,7 +45,14 @@ class ManagedFile:
 
 @dataclasses.dataclass(frozen=True)
 class Definition:
-    """What a process is, whatever keeps it running."""
+    """What a process is, whatever keeps it running.
+
+    A manager that cannot do something leaves it out: only systemd knows `account`, `hardening` (its directives, by
+    name) and `writable` (what the process may write in spite of them).
+
+    `ends` tells what a stop signals first: ``together`` all that belongs to the process, ``main`` the main process
+    only, so that an engine's nanny can still tell the hub. What is left then is ended too.
+    """
 
     cluster: str
     name: str
@@ -57,6 +66,12 @@ class Definition:
     files: tuple[ManagedFile, ...] = ()
     watched: dict[str, str] = dataclasses.field(default_factory=dict)
     fingerprint: str = ""
+    account: str = ""
+    group: str = ""
+    hardening: dict[str, t.Any] = dataclasses.field(default_factory=dict)
+    writable: tuple[str, ...] = ()
+    ends: t.Literal["together", "main"] = "together"
+    success_status: tuple[int, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -73,6 +88,10 @@ class Definition:
             "files": {file.path: file.content for file in self.files},
             "watched": self.watched,
             "fingerprint": self.fingerprint,
+            "account": [self.account, self.group],
+            "hardening": self.hardening,
+            "writable": self.writable,
+            "ends": [self.ends, self.success_status],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -119,10 +138,18 @@ def parse_environ(data: bytes) -> dict[str, str]:
     return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, _sign, value in pairs}
 
 
+@contextlib.contextmanager
+def as_owner_of(pid: int) -> Iterator[None]:
+    """Let root look at process *pid* as its account: in many containers root may not look at what is another's."""
+    found = os.stat(f"/proc/{pid}")
+    with acting_as(found.st_uid, found.st_gid):
+        yield
+
+
 def process_environ(pid: int) -> dict[str, str]:
     """Return the environment that process *pid* was started with; empty where it is gone or another's."""
     try:
-        with open(f"/proc/{pid}/environ", "rb") as stream:
+        with as_owner_of(pid), open(f"/proc/{pid}/environ", "rb") as stream:
             return parse_environ(stream.read())
     except (FileNotFoundError, PermissionError, ProcessLookupError):
         return {}
@@ -345,6 +372,10 @@ def make_plan(wanted: dict[str, str], units: Iterable[Unit], state: str) -> Plan
 class Manager(t.Protocol):
     """What keeps processes running: systemd, supervisor."""
 
+    @property
+    def directories(self) -> list[str]:
+        """The directories that the manager itself needs."""
+
     def render(self, definition: Definition) -> list[ManagedFile]:
         """Return the manager's own files for a definition."""
 
@@ -360,11 +391,17 @@ class Manager(t.Protocol):
     def units(self, name: str) -> list[Unit]:
         """Return the single processes of *name*, running or not."""
 
+    def tail(self, unit: Unit, lines: int) -> list[str]:
+        """Return the last *lines* of the log of a single process."""
+
     def validate(self, definition: Definition) -> None:
         """Check the rendered definition with the manager's own parser, before anything is written."""
 
-    def apply(self, name: str, plan: Plan) -> None:
-        """Take the laid down definition into use and carry out the plan."""
+    def enabled(self, name: str, state: str) -> bool:
+        """Return whether process *name* will, or will not, run after a reboot, as its *state* demands."""
+
+    def apply(self, name: str, plan: Plan, state: str) -> None:
+        """Take the laid down definition into use, carry out the plan, and let a reboot lead to the same *state*."""
 
     def release(self) -> None:
         """End what the manager keeps for the cluster alone, if nothing of it runs any more."""

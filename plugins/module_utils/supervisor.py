@@ -146,6 +146,11 @@ class Supervisor:
         self.socket = os.path.join(run, "supervisor.sock")
         self.main_path = os.path.join(config, "supervisord.conf")
 
+    @property
+    def directories(self) -> list[str]:
+        """The directories of definitions, logs and sockets."""
+        return [self.config, self.log, self.run]
+
     # What is laid down
 
     def path(self, name: str) -> str:
@@ -355,7 +360,15 @@ files = supervisor.d/*.conf
         if not wait_until(lambda: not is_alive(pid), seconds=600):
             raise ProcessError(f"supervisord of cluster {self.cluster} (pid {pid}) does not end")
 
-    def apply(self, name: str, plan: Plan) -> None:
+    def tail(self, unit: Unit, lines: int) -> list[str]:
+        """Return the last *lines* of the log of a single process."""
+        return tail(unit.log, lines)
+
+    def enabled(self, name: str, state: str) -> bool:  # noqa: ARG002 - of the protocol
+        """Return that a reboot changes nothing: supervisord is not started by it."""
+        return True
+
+    def apply(self, name: str, plan: Plan, state: str) -> None:  # noqa: ARG002 - of the protocol
         """Load the definition from disk and carry out *plan*; starts happen together, stops too.
 
         Raises:

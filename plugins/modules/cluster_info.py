@@ -130,6 +130,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment im
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     HUB_ARGUMENT_SPEC,
     HubError,
+    act_as,
     connect,
     described,
     respawn,
@@ -160,6 +161,7 @@ def facts_of(identity: Identity, environment: str) -> dict[str, t.Any]:
 def ask(params: dict[str, t.Any], expected: set[Engine]) -> dict[str, t.Any]:
     """Return what the hub tells."""
     try:
+        act_as(params["account"])
         client = connect(params["connector"], params["timeout"])
     except HubError as error:
         return {"running": False, "problem": str(error)}

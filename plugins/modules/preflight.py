@@ -56,9 +56,18 @@ options:
     description: Address at which the controller listens. Without it, as remembered, else O(default_address).
     type: str
   default_address:
-    description: The address of a new identity when O(address) is not given.
+    description:
+      - The address of a new identity when O(address) is not given.
+      - Without it, the address from which this host reaches others, its default IPv4 address.
     type: str
-    default: 127.0.0.1
+  manager:
+    description: The service manager, checked to be there.
+    type: str
+    choices: [systemd, systemd_user, supervisor]
+    required: true
+  account:
+    description: The account of the cluster, which need not exist yet. Without it, the one that runs the module.
+    type: str
   port_base:
     description: First port of the cluster. Without it, as remembered, else 10100.
     type: int
@@ -82,12 +91,8 @@ options:
   notebook_port:
     description: Port of the notebook. Without it, as remembered, else 8888.
     type: int
-  home:
-    description: Home of the account. Needed on hosts with a notebook.
-    type: path
-    default: /
   notebook_directory:
-    description: Directory of the notebooks, absolute or relative to O(home).
+    description: Directory of the notebooks, absolute or relative to the account's home.
     type: str
     default: notebooks
   notebook_password:
@@ -124,10 +129,28 @@ EXAMPLES = r"""
     state_directory: /var/lib/ipyparallel/ipyparallel
     log: /var/log/ipyparallel/ipyparallel
     run: /run/ipyparallel/ipyparallel
+    manager: systemd
+    account: ipyparallel
     default_address: 10.0.0.5
 """
 
 RETURN = r"""
+address:
+  description: The host's own address within the cluster.
+  type: str
+  returned: success
+  sample: 10.0.0.5
+account:
+  description: The account of the cluster on this host, with C(name), C(home), and whether it C(exists).
+  type: dict
+  returned: success
+  sample: {name: ipyparallel, home: /home/ipyparallel, exists: true}
+packages:
+  description: Packages of the operating system that are missing.
+  type: list
+  elements: str
+  returned: success
+  sample: [python3-venv]
 cores:
   description: Cores that a process on this host may use.
   type: int
@@ -163,38 +186,43 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector impo
     salvage,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import InstallError, probe
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.managers import MANAGERS
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.passwords import PasswordError, check_password, take
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import PoolError, read_variables, resolve_pools
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.preflight import (
+    Account,
     PreflightError,
-    check_account,
     check_directory,
+    check_manager,
+    check_notebook_account,
     check_outside,
     check_overlap,
     check_ports,
     check_socket,
     check_space,
     check_tuning,
+    default_address,
+    read_account,
     wanted_ports,
 )
 
 
-def check_identity(params: dict[str, t.Any]) -> dict[str, t.Any]:
+def check_identity(params: dict[str, t.Any], address: str) -> dict[str, t.Any]:
     """Check the settings of the identity, together with what is remembered; return them."""
     before = load_identity(params["state_directory"], broken_is_none=params["replace_identity"])
     given = {name: params[name] for name in ("address", "port_base", "packer", "encryption", "scheduler")}
     remembered = dataclasses.asdict(before) if before else salvage(params["state_directory"])
-    return merge(params["cluster"], given, remembered, params["default_address"])
+    return merge(params["cluster"], given, remembered, address)
 
 
-def notebook_of(params: dict[str, t.Any], wanted: dict[str, set[int]]) -> dict[str, t.Any]:
+def notebook_of(params: dict[str, t.Any], account: Account, wanted: dict[str, set[int]]) -> dict[str, t.Any]:
     """Return where the notebook listens and keeps its files."""
     address, (port,) = params["notebook_address"], wanted["ipyparallel_notebook_port"]
     return {
         "address": address,
         "port": port,
         "url": f"https://{address}:{port}/lab",
-        "directory": os.path.join(params["home"], params["notebook_directory"]),
+        "directory": os.path.join(account.home, params["notebook_directory"]),
     }
 
 
@@ -204,7 +232,10 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
     roles = set(params["roles"])
     for name in ("prefix", "config", "state_directory", "log", "run"):
         check_directory(params[name], f"ipyparallel_path_{name.removesuffix('_directory')}")
-    settings = check_identity(params)
+    account = read_account(params["account"])
+    check_manager(params["manager"], account)
+    own_address = params["default_address"] or default_address()
+    settings = check_identity(params, own_address)
     password = take(module, "notebook_password")
     if password is not None:
         check_password(password)
@@ -214,26 +245,33 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
     pools = resolve_pools(params["pools"], params["engines_per_host"], cores, "controller" in roles)
 
     interpreter = probe(module.get_bin_path(params["python"]) or params["python"])
-    if not params["uv"] and not interpreter.venv:
+    packages = []
+    if not params["uv"] and not interpreter.venv and os.geteuid() == 0:
+        packages.append("python3-venv")
+    elif not params["uv"] and not interpreter.venv:
         raise PreflightError(
             f"{interpreter.executable} has no venv module: install it (Debian package python3-venv), or name a uv in "
             "ipyparallel_environment_uv"
         )
     if not os.path.isdir(os.path.join(params["prefix"], "current")):
         check_space(params["prefix"])
-    check_socket(os.path.join(params["run"], "supervisor.sock"))
+    if params["manager"] == "supervisor":
+        check_socket(os.path.join(params["run"], "supervisor.sock"))
 
     state = params["state_directory"]
     wanted = wanted_ports(state, settings["port_base"], params["notebook_port"], roles)
-    notebook = notebook_of(params, wanted) if "notebook" in roles else {}
+    notebook = notebook_of(params, account, wanted) if "notebook" in roles else {}
     if notebook:
-        check_account(os.geteuid())
+        check_notebook_account(account)
         check_outside(notebook["directory"], [params[name] for name in ("prefix", "config", "state_directory")])
     check_overlap(params["cluster"], state, wanted)
     for variable, ports in wanted.items():
-        address = params["notebook_address"] if "notebook" in variable else settings["address"]
-        check_ports(params["cluster"], address, ports, variable)
+        listening = params["notebook_address"] if "notebook" in variable else settings["address"]
+        check_ports(params["cluster"], listening, ports, variable)
     return {
+        "address": params["address"] or own_address,
+        "account": {"name": account.name, "home": account.home, "exists": account.uid is not None},
+        "packages": packages,
         "cores": cores,
         "pools": [dataclasses.asdict(pool) for pool in pools] if "engines" in roles else [],
         "notebook": notebook,
@@ -260,7 +298,9 @@ def main() -> None:
             "log": {"type": "path", "required": True},
             "run": {"type": "path", "required": True},
             "address": {"type": "str"},
-            "default_address": {"type": "str", "default": "127.0.0.1"},
+            "default_address": {"type": "str"},
+            "manager": {"type": "str", "choices": list(MANAGERS), "required": True},
+            "account": {"type": "str"},
             "port_base": {"type": "int"},
             "packer": {"type": "str"},
             "encryption": {"type": "str"},
@@ -268,7 +308,6 @@ def main() -> None:
             "replace_identity": {"type": "bool", "default": False},
             "notebook_address": {"type": "str", "default": "127.0.0.1"},
             "notebook_port": {"type": "int"},
-            "home": {"type": "path", "default": "/"},
             "notebook_directory": {"type": "str", "default": "notebooks"},
             "notebook_password": {"type": "str", "no_log": True},
             "engines_per_host": {"type": "raw"},

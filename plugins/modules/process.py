@@ -41,16 +41,19 @@ options:
     choices: [started, stopped, absent]
     default: started
   manager:
-    description: The service manager that keeps the process running.
+    description:
+      - The service manager that keeps the process running.
+      - V(systemd) is the system's, and needs root. V(systemd_user) is the account's, and needs lingering to start
+        without a login. V(supervisor) is one supervisord for the cluster, which nothing starts after a reboot.
     type: str
-    choices: [supervisor]
-    default: supervisor
+    choices: [systemd, systemd_user, supervisor]
+    required: true
   config:
-    description: Directory of the definitions.
+    description: Directory of the cluster's settings, and of supervisor's definitions.
     type: path
     required: true
   log:
-    description: Directory of the logs.
+    description: Directory of supervisor's logs. With systemd the journal has them.
     type: path
     required: true
   run:
@@ -125,9 +128,8 @@ options:
         description: Its content. Files named C(.py) and C(.json) are checked before anything is written.
         type: str
       mode:
-        description: Its mode, octal.
+        description: Its mode, octal. Without it, V(0644) below O(config), which holds no secrets, else V(0600).
         type: str
-        default: "0600"
       secret:
         description: Its content, in place of O(files[].content), kept out of diff and output.
         type: str
@@ -136,12 +138,38 @@ options:
     type: list
     elements: path
     default: []
-  owner:
-    description: Account that files and directories are given to.
+  account:
+    description:
+      - Account that the process runs as, and that directories and files outside O(config) are given to. For root only.
+      - Without it, the account that runs the module.
     type: str
   group:
-    description: Group that files and directories are given to.
+    description: The same for the group. Without it, that of the account.
     type: str
+  hardening:
+    description:
+      - Directives of section C([Service]) that restrict the process, see C(systemd.exec(5)). A list becomes one line
+        for each of its entries.
+      - The manager of an account applies those that need no privilege. Supervisor has none.
+    type: dict
+    default: {}
+  writable:
+    description: Paths that the process may write in spite of O(hardening).
+    type: list
+    elements: path
+    default: []
+  ends:
+    description:
+      - What is told to end first when the process is stopped, V(together) all that belongs to it, or V(main) the main
+        process, and what it leaves behind after a moment.
+    type: str
+    choices: [together, main]
+    default: together
+  success_status:
+    description: Exit statuses, besides 0, that are no failure.
+    type: list
+    elements: int
+    default: []
 extends_documentation_fragment:
   - ipyparallel.cluster.attributes
 attributes:
@@ -196,10 +224,11 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import (
     read_text,
     write_text,
 )
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import respawn
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.managers import MANAGERS, make_manager
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import (
     Definition,
     ManagedFile,
+    Manager,
     ProcessError,
     check_definition,
     end_processes,
@@ -207,13 +236,17 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import
     resolve_command,
     running_processes,
 )
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.supervisor import Supervisor
 
 
 def read_definition(params: dict[str, t.Any]) -> Definition:
     """Return the definition that the options describe."""
     files = [
-        ManagedFile(file["path"], file["content"] or file["secret"], int(file["mode"], 8), file["secret"] is not None)
+        ManagedFile(
+            file["path"],
+            file["content"] if file["secret"] is None else file["secret"],
+            int(file["mode"] or ("0644" if is_below(file["path"], params["config"]) else "0600"), 8),
+            file["secret"] is not None,
+        )
         for file in params["files"]
     ]
     count = params["instances"]
@@ -230,7 +263,18 @@ def read_definition(params: dict[str, t.Any]) -> Definition:
         files=tuple(files),
         watched={path: read_text(path) or "" for path in params["watch"]},
         fingerprint=params["fingerprint"],
+        account=params["account"] or "",
+        group=params["group"] or "",
+        hardening=params["hardening"],
+        writable=tuple(params["writable"]),
+        ends=params["ends"],
+        success_status=tuple(params["success_status"]),
     )
+
+
+def is_below(path: str, directory: str) -> bool:
+    """Return whether *path* is in *directory*."""
+    return path.startswith(directory.rstrip("/") + "/")
 
 
 def differences(files: list[ManagedFile]) -> tuple[list[ManagedFile], list[dict[str, str]]]:
@@ -246,16 +290,17 @@ def differences(files: list[ManagedFile]) -> tuple[list[ManagedFile], list[dict[
     return changed, diff
 
 
-def missing_directories(params: dict[str, t.Any], files: list[ManagedFile]) -> dict[str, int]:
-    """Return the directories that are to be made, with their modes."""
-    wanted = dict.fromkeys((params["config"], params["log"], params["run"]), 0o700)
-    wanted.update({entry["path"]: int(entry["mode"], 8) for entry in params["directories"]})
+def missing_directories(params: dict[str, t.Any], manager: Manager, files: list[ManagedFile]) -> dict[str, int]:
+    """Return the directories that are to be made, with their modes, those above first."""
+    wanted = {entry["path"]: int(entry["mode"], 8) for entry in params["directories"]}
+    # what the processes of another account have to read is not theirs, and no secret
+    wanted.update(dict.fromkeys(manager.directories, 0o755 if params["account"] else 0o700))
     for file in files:
         wanted.setdefault(os.path.dirname(file.path), 0o700)
-    return {path: mode for path, mode in wanted.items() if not os.path.isdir(path)}
+    return {path: mode for path, mode in sorted(wanted.items()) if not os.path.isdir(path)}
 
 
-def run_matching(module: AnsibleModule, manager: Supervisor) -> dict[str, t.Any]:
+def run_matching(module: AnsibleModule, manager: Manager) -> dict[str, t.Any]:
     """Bring the process, or the laid down processes that the pattern names, into the state that is asked for."""
     pattern, state = module.params["name"], module.params["state"]
     if "*" not in pattern:
@@ -279,7 +324,7 @@ def not_laid_down(params: dict[str, t.Any], name: str) -> ProcessError:
     )
 
 
-def run(module: AnsibleModule, manager: Supervisor, name: str) -> dict[str, t.Any]:
+def run(module: AnsibleModule, manager: Manager, name: str) -> dict[str, t.Any]:
     """Bring process *name* into the state that is asked for."""
     params = module.params
     state = params["state"]
@@ -299,8 +344,8 @@ def run(module: AnsibleModule, manager: Supervisor, name: str) -> dict[str, t.An
     plan = make_plan(wanted, manager.units(name), state)
     removable = [*manager.paths(name), *(file["path"] for file in params["files"])] if state == "absent" else []
     removable = [path for path in removable if os.path.lexists(path)]
-    missing = missing_directories(params, files) if files else {}
-    changed = bool(changed_files or plan or removable or missing)
+    missing = missing_directories(params, manager, files) if files else {}
+    changed = bool(changed_files or plan or removable or missing or not manager.enabled(name, state))
     result: dict[str, t.Any] = {"changed": changed, "actions": plan.lines}
     if module._diff:
         diff += [
@@ -311,17 +356,22 @@ def run(module: AnsibleModule, manager: Supervisor, name: str) -> dict[str, t.An
     if module.check_mode:
         return result
 
-    ownership = Ownership(params["owner"], params["group"])
+    account = Ownership(params["account"], params["group"])
+
+    def ownership(path: str) -> Ownership | None:
+        ours = any(path == place or is_below(path, place) for place in manager.directories)
+        return None if ours and params["account"] else account
+
     for path, mode in missing.items():
-        make_directory(path, mode, ownership)
+        make_directory(path, mode, ownership(path))
     if changed_files:
         manager.validate(definition)
     for file in changed_files:
-        write_text(file.path, file.content, file.mode, ownership)
+        write_text(file.path, file.content, file.mode, ownership(file.path))
     for path in removable:
         os.unlink(path)
     if changed:
-        manager.apply(name, plan)
+        manager.apply(name, plan, state)
     if state != "started":
         manager.release()
     result["processes"] = [
@@ -337,7 +387,7 @@ def main() -> None:
             "cluster": {"type": "str", "required": True},
             "name": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
-            "manager": {"type": "str", "choices": ["supervisor"], "default": "supervisor"},
+            "manager": {"type": "str", "choices": list(MANAGERS), "required": True},
             "config": {"type": "path", "required": True},
             "log": {"type": "path", "required": True},
             "run": {"type": "path", "required": True},
@@ -364,14 +414,18 @@ def main() -> None:
                     "path": {"type": "path", "required": True},
                     "content": {"type": "str"},
                     "secret": {"type": "str", "no_log": True},
-                    "mode": {"type": "str", "default": "0600"},
+                    "mode": {"type": "str"},
                 },
                 "mutually_exclusive": [["content", "secret"]],
                 "required_one_of": [["content", "secret"]],
             },
             "watch": {"type": "list", "elements": "path", "default": []},
-            "owner": {"type": "str"},
+            "account": {"type": "str"},
             "group": {"type": "str"},
+            "hardening": {"type": "dict", "default": {}},
+            "writable": {"type": "list", "elements": "path", "default": []},
+            "ends": {"type": "str", "choices": ["together", "main"], "default": "together"},
+            "success_status": {"type": "list", "elements": "int", "default": []},
         },
         supports_check_mode=True,
     )
@@ -383,8 +437,7 @@ def main() -> None:
         if not module.check_mode:
             end_processes([process.pid for process in left], seconds=params["stop_timeout"])
         module.exit_json(changed=bool(left), actions=[f"stop {process.name}" for process in left], processes=[])
-    respawn(module, os.path.join(environment, "bin", "python"))
-    manager = Supervisor(params["cluster"], params["config"], params["log"], params["run"], environment)
+    manager = make_manager(module, environment)
     try:
         module.exit_json(**run_matching(module, manager))
     except ProcessError as error:

@@ -20,8 +20,8 @@ options:
   manager:
     description: The service manager that keeps the processes running.
     type: str
-    choices: [supervisor]
-    default: supervisor
+    choices: [systemd, systemd_user, supervisor]
+    required: true
   config:
     description: Directory of the definitions.
     type: path
@@ -53,6 +53,7 @@ EXAMPLES = r"""
 - name: Look at the processes of the cluster
   ipyparallel.cluster.process_info:
     cluster: ipyparallel
+    manager: supervisor
     config: /home/ada/.config/ipyparallel/ipyparallel
     log: /home/ada/.local/state/ipyparallel/ipyparallel/log
     run: /home/ada/.local/state/ipyparallel/ipyparallel/run
@@ -78,9 +79,8 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import respawn
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import Manager, tail
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.supervisor import Supervisor
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.managers import MANAGERS, make_manager
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import Manager
 
 
 def look(manager: Manager, lines: int) -> list[dict[str, t.Any]]:
@@ -93,7 +93,7 @@ def look(manager: Manager, lines: int) -> list[dict[str, t.Any]]:
             "pid": unit.pid,
             "since": unit.since,
             "log": unit.log,
-            "tail": tail(unit.log, lines),
+            "tail": manager.tail(unit, lines),
         }
         for name in manager.defined()
         for unit in manager.units(name)
@@ -111,7 +111,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "cluster": {"type": "str", "required": True},
-            "manager": {"type": "str", "choices": ["supervisor"], "default": "supervisor"},
+            "manager": {"type": "str", "choices": list(MANAGERS), "required": True},
             "config": {"type": "path", "required": True},
             "log": {"type": "path", "required": True},
             "run": {"type": "path", "required": True},
@@ -124,8 +124,7 @@ def main() -> None:
     environment = os.path.join(params["prefix"], "current")
     if not os.path.isdir(environment):
         module.exit_json(changed=False, processes=[], text="nothing of the cluster is laid down on this host")
-    respawn(module, os.path.join(environment, "bin", "python"))
-    manager = Supervisor(params["cluster"], params["config"], params["log"], params["run"], environment)
+    manager = make_manager(module, environment)
     processes = look(manager, params["lines"])
     text = "\n".join(in_words(process) for process in processes) or "no process of the cluster is known on this host"
     module.exit_json(changed=False, processes=processes, text=text)

@@ -164,6 +164,8 @@ seconds:
   sample: 3.912
 """
 
+import tempfile
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import hub, verification
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.verification_checks import CHECKS
@@ -190,13 +192,16 @@ def main() -> None:
         )
     hub.respawn(module, parameters["python"])
     try:
-        report = verification.verify(
-            parameters["connector"],
-            parameters["timeout"],
-            verification.Asked(parameters["expected_engines"], parameters["packer"], parameters["encryption"]),
-            CHECKS,
-            temporary=module.tmpdir,
-        )
+        hub.act_as(parameters["account"])
+        # Ansible's own directory is root's
+        with tempfile.TemporaryDirectory() as temporary:
+            report = verification.verify(
+                parameters["connector"],
+                parameters["timeout"],
+                verification.Asked(parameters["expected_engines"], parameters["packer"], parameters["encryption"]),
+                CHECKS,
+                temporary=temporary,
+            )
     except (verification.VerificationError, hub.HubError) as error:
         module.fail_json(msg=str(error), **nothing)
     finish = module.fail_json if report.failed else module.exit_json

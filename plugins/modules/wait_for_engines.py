@@ -39,12 +39,6 @@ options:
     description: Whether missing engines are a failure; otherwise they are only returned.
     type: bool
     default: true
-  owner:
-    description: Account that the file is given to.
-    type: str
-  group:
-    description: Group that the file is given to.
-    type: str
 extends_documentation_fragment:
   - ipyparallel.cluster.hub
   - ipyparallel.cluster.attributes
@@ -98,11 +92,11 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import Ownership
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     HUB_ARGUMENT_SPEC,
     HubError,
     Waiting,
+    act_as,
     connect,
     respawn,
     wait_for,
@@ -159,8 +153,6 @@ def main() -> None:
             "notebooks": {"type": "dict", "default": {}},
             "limit": {"type": "float", "default": 60.0},
             "fail": {"type": "bool", "default": True},
-            "owner": {"type": "str"},
-            "group": {"type": "str"},
         },
         supports_check_mode=True,
     )
@@ -168,6 +160,7 @@ def main() -> None:
     if not respawn(module, params["python"]):
         module.exit_json(changed=True, msg="would wait for the engines of a cluster that is to be made")
     try:
+        act_as(params["account"])
         before = read_state(params["state_directory"])
         after = remember(before, engines=params["engines"] or {}, notebooks=params["notebooks"])
         result: dict[str, t.Any] = {"changed": before != after}
@@ -176,8 +169,8 @@ def main() -> None:
         if module.check_mode:
             module.exit_json(**result)
         if result["changed"]:
-            write_state(params["state_directory"], after, Ownership(params["owner"], params["group"]))
-    except (StateError, OSError, KeyError) as error:
+            write_state(params["state_directory"], after)
+    except (HubError, StateError, OSError) as error:
         module.fail_json(msg=f"cannot remember the engines of the cluster: {error}")
     expected = expected_engines(params["engines"] if params["engines"] is not None else after["engines"])
     result.update(wait(params, expected))

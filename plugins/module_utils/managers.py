@@ -1,0 +1,33 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The service managers by name."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import respawn
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import Manager
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.supervisor import Supervisor
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.systemd import Systemd
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+MANAGERS = ("systemd", "systemd_user", "supervisor")
+
+
+def make_manager(module: AnsibleModule, environment: str) -> Manager:
+    """Return the manager that the options of *module* name; with supervisor, continue in the environment's Python.
+
+    Args:
+        module: has the options ``manager``, ``cluster``, ``config``, ``log`` and ``run``.
+        environment: the cluster's Python environment, a link or not.
+    """
+    params = module.params
+    if params["manager"] == "supervisor":
+        respawn(module, os.path.join(environment, "bin", "python"))
+        return Supervisor(params["cluster"], params["config"], params["log"], params["run"], environment)
+    of_account = params["manager"] == "systemd_user"
+    return Systemd(params["cluster"], params["config"], params["run"], environment, of_account)
