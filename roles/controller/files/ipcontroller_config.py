@@ -33,7 +33,8 @@ def configure(c, state):
     controller = c.IPController
     controller.broadcast_scheduler_depth = 1
     controller.engine_ports, controller.client_ports, controller.ports = pools
-    controller.ip = identity["address"]
+    # not `ip`, which sets all three, whatever monitor_ip says
+    controller.engine_ip = controller.client_ip = identity["address"]
     controller.monitor_ip = "127.0.0.1"
     controller.location = identity["address"]
     controller.enable_curve = identity["encryption"] == "curve"
