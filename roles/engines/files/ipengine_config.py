@@ -6,13 +6,16 @@ hub knows the place and the process of each engine, and need not ask a busy one.
 code of it, so all but letters, digits and hyphens is written as ``_`` and two hexadecimal digits.
 """
 
+import functools
 import json
+import logging
 import os
 import pathlib
 import re
 import secrets
 import traceback
 
+from ipyparallel.engine import app
 from traitlets.config import Config
 
 EX_CONFIG = 78  # sysexits.h
@@ -31,8 +34,14 @@ def configure(c):
     c.Session.session = "__".join([*map(quote, place), core, str(os.getpid()), secrets.token_hex(8)])
 
 
+def let_nanny_be_quiet():
+    """Start the nanny with another level than its own INFO, which is a line for each time that health looks."""
+    app.start_nanny = functools.partial(app.start_nanny, log_level=logging.WARNING)
+
+
 try:
     configure(get_config())  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
+    let_nanny_be_quiet()
 except BaseException:  # noqa: BLE001 - whatever it is
     # ipengine would go on with its defaults
     traceback.print_exc()
