@@ -7,12 +7,14 @@ every service manager. Settings that are no secret are in ``ipcontroller.json`` 
 
 import ctypes
 import json
+import logging
 import os
 import pathlib
 import signal
 import traceback
 from urllib.parse import unquote
 
+from ipyparallel.controller import app
 from ipyparallel.controller.task_scheduler import TaskScheduler
 from traitlets.config import Config
 
@@ -138,11 +140,22 @@ def let_engines_reconnect():
     TaskScheduler.dispatch_query_reply = dispatch_query_reply
 
 
+def let_heartbeat_be_quiet():
+    """Give the heartbeat the level WARNING; its own is a line for each beat that an engine misses, until it is gone."""
+    start = app.start_heartmonitor
+
+    def start_quietly(**settings):
+        start(**{**settings, "log_level": logging.WARNING})
+
+    app.start_heartmonitor = start_quietly
+
+
 try:
     configure(get_config(), pathlib.Path(os.environ["IPYPARALLEL_STATE"]))  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
     drop_stale_engines(pathlib.Path(os.environ["IPYPARALLEL_STATE"]))
     live_and_die_as_one()
     let_engines_reconnect()
+    let_heartbeat_be_quiet()
 except BaseException:  # noqa: BLE001 - whatever it is
     # ipcontroller would go on with its defaults: other ports and no encryption
     traceback.print_exc()
