@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import json
 import os
 import platform
+import shlex
 import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible.template import trust_as_template
 from ansible.utils.display import Display
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import (
     ConnectorError,
@@ -27,6 +30,16 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.profile import
     version_differences,
     write_profile,
 )
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.tunnel import (
+    CHANNELS,
+    TUNNEL_FILE,
+    Login,
+    Tunnel,
+    TunnelError,
+    choose_ports,
+    local_half,
+    remembered_ports,
+)
 
 ARGUMENT_SPEC = {
     "cluster": {"type": "str", "required": True},
@@ -34,6 +47,7 @@ ARGUMENT_SPEC = {
     "state_directory": {"type": "path"},
     "environment": {"type": "path"},
     "ipython_directory": {"type": "path"},
+    "through": {"type": "str", "choices": ["auto", "ssh", "direct"], "default": "auto"},
 }
 
 
@@ -65,21 +79,38 @@ class ActionModule(ActionBase):
         base = arguments["ipython_directory"] or ipython_directory(os.environ)
         directory = os.path.join(os.path.abspath(os.path.expanduser(base)), f"profile_{cluster}")
         result.update(profile_directory=directory, path=os.path.join(directory, "security", "ipcontroller-client.json"))
+        # tunnels to another host of an older cluster of this name are closed by the same name
+        tunnel = Tunnel(directory, self._login(task_vars or {}))
         if arguments["state"] == "absent":
-            return {**result, **self._remove(directory)}
-        return {**result, **self._fetch(arguments, directory, task_vars or {})}
+            return {**result, **self._remove(directory, tunnel)}
+        return {**result, **self._fetch(arguments, directory, tunnel, task_vars or {})}
 
-    def _remove(self, directory: str) -> dict[str, t.Any]:
+    def _login(self, task_vars: dict[str, t.Any]) -> Login:
+        """Return how Ansible reaches the host of this task; an empty host where that is this machine."""
+        context = self._play_context
+        if getattr(self._connection, "transport", "local") == "local":
+            return Login("")
+        host = task_vars.get("ansible_delegated_vars", {}).get(self._task.delegate_to, task_vars)
+        words = f"{host.get('ansible_ssh_common_args') or ''} {host.get('ansible_ssh_extra_args') or ''}"
+        arguments = shlex.split(str(self._templar.template(trust_as_template(words))))
+        return Login(
+            context.remote_addr, context.remote_user, context.port, context.private_key_file, tuple(arguments)
+        )
+
+    def _remove(self, directory: str, tunnel: Tunnel) -> dict[str, t.Any]:
         if not is_ours(directory):
             return {"changed": False}
         if not self._task.check_mode:
             try:
+                tunnel.close()
                 remove_profile(directory)
             except OSError as error:
                 raise AnsibleActionFail(f"cannot remove {directory}: {error}") from None
         return {"changed": True, "diff": [{"before": f"{directory}\n", "after": ""}]}
 
-    def _fetch(self, arguments: dict[str, t.Any], directory: str, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+    def _fetch(
+        self, arguments: dict[str, t.Any], directory: str, tunnel: Tunnel, task_vars: dict[str, t.Any]
+    ) -> dict[str, t.Any]:
         # the connection would print the module's answer, which holds the keys, at -vvv
         shown, self._play_context.no_log = self._play_context.no_log, True
         try:
@@ -99,16 +130,35 @@ class ActionModule(ActionBase):
         if not info["exists"]:
             return {"changed": True, "diff": [{"before": "", "after": f"{directory} (when the cluster is there)\n"}]}
         try:
-            parse_half(info["text"], "client", info["path"])
+            half = parse_half(info["text"], "client", info["path"])
         except ConnectorError as error:
             raise AnsibleActionFail(str(error)) from None
         for difference in version_differences(operator_versions(), info.get("versions") or {}):
             Display().warning(difference)
+        through_ssh = arguments["through"] == "ssh" or (arguments["through"] == "auto" and bool(tunnel.login.host))
+        theirs = {name: half[name] for name in CHANNELS}
+        ports = remembered_ports(directory) if tunnel.is_open() else {}
+        opens = through_ssh and not ports
+        if opens:
+            ports = choose_ports(remembered_ports(directory) or theirs)
+        text = local_half(info["text"], ports) if through_ssh else info["text"]
+        link = {"login": str(tunnel.login), "address": half["location"], "theirs": theirs, "ports": ports}
         try:
-            files = profile_files(arguments["cluster"], info["text"], directory)
+            files = profile_files(arguments["cluster"], text, directory)
+            if through_ssh:
+                files[TUNNEL_FILE] = json.dumps(link, indent=2) + "\n"
             changed = differing(directory, files)
-            if changed and not self._task.check_mode:
-                write_profile(directory, files)
+            # another address or other ports need another tunnel
+            opens = opens or (through_ssh and TUNNEL_FILE in changed)
+            if not self._task.check_mode:
+                if opens or not through_ssh:
+                    tunnel.close()
+                if opens:
+                    tunnel.open({ports[name]: (half["location"], port) for name, port in theirs.items()})
+                if changed:
+                    write_profile(directory, files)
+        except TunnelError as error:
+            raise AnsibleActionFail(str(error)) from None
         except OSError as error:
             raise AnsibleActionFail(
                 f"the operator's profile {directory} cannot be written ({error}); what was there is as it was: make "
@@ -119,4 +169,6 @@ class ActionModule(ActionBase):
             {"before_header": path, "after_header": path, "before": "(secret)\n", "after": "(secret, changed)\n"}
             for path in changed
         ]
-        return {"changed": bool(changed), "diff": diff}
+        if opens:
+            diff.append({"prepared": f"open an SSH tunnel to {tunnel.login}\n"})
+        return {"changed": bool(changed or opens), "diff": diff, "tunnel": str(tunnel.login) if through_ssh else ""}

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text, write_text
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.tunnel import TUNNEL_FILE
 
 MARK = "ipyparallel-cluster"
 """In a profile of ours: whether the collection made the directory, and so removes it whole, or found it."""
@@ -25,7 +26,7 @@ def _connect():
 
     connector = Path(__file__).resolve().parent.parent / "security" / "ipcontroller-client.json"
     try:
-        client = ipyparallel.Client(str(connector), timeout=5)
+        client = ipyparallel.Client(str(connector), timeout=10)
     except Exception as error:
         print(f"cluster CLUSTER cannot be reached ({type(error).__name__}: {error}): ipclient and ipview are None")
         return None, None
@@ -115,7 +116,7 @@ def remove_profile(directory: str) -> None:
         shutil.rmtree(directory)
         return
     # the mark goes last: a removal that is interrupted goes on
-    for path in reversed(profile_files("", "", directory)):
+    for path in (TUNNEL_FILE, *reversed(profile_files("", "", directory))):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(directory, path))
 

@@ -42,12 +42,13 @@ def connect_lines(name: str) -> list[str]:
     ]
 
 
-def summary(cluster: Mapping[str, t.Any], seconds: float) -> str:
+def summary(cluster: Mapping[str, t.Any], seconds: float, tunnel: str = "") -> str:
     """Return the closing summary of a deployment.
 
     Args:
         cluster: what module ``cluster_info`` returned.
         seconds: how long the run took.
+        tunnel: the login of the operator's SSH tunnel; empty without one.
     """
     engines = cluster["engines"]
     hosts = {engine["host"] for engine in engines}
@@ -56,6 +57,7 @@ def summary(cluster: Mapping[str, t.Any], seconds: float) -> str:
     rows = [
         *notebook_lines(cluster["notebooks"]),
         ("messages", f"{cluster['packer']}, {encryption_words(cluster['encryption'])}"),
+        *([("clients", f"come through SSH to {tunnel}; run connect again when that has ended")] if tunnel else []),
         ("shell", f"ipython --profile={cluster['name']}   (ipclient and ipview are ready)"),
     ]
     python = "\n".join(f"    {line}" for line in connect_lines(cluster["name"]))

@@ -37,6 +37,17 @@ options:
       - IPython's directory on the operator's machine.
       - Without it, E(IPYTHONDIR), else C(~/.ipython).
     type: path
+  through:
+    description:
+      - How clients on the operator's machine reach the controller.
+      - V(ssh) opens an SSH tunnel to the controller host, with the login that Ansible uses, and the connector names
+        this machine's ends of it. It stays until the profile is removed, or the connection breaks; a further run opens
+        it anew.
+      - V(direct) uses the controller's address; the client ports must be open to this machine.
+      - V(auto) is V(direct) where the controller host is this machine (a local connection), else V(ssh).
+    type: str
+    choices: [auto, ssh, direct]
+    default: auto
 extends_documentation_fragment:
   - ipyparallel.cluster.attributes
 attributes:
@@ -68,4 +79,9 @@ path:
   type: str
   returned: success
   sample: /home/ada/.ipython/profile_ipyparallel/security/ipcontroller-client.json
+tunnel:
+  description: The login of the tunnel; empty without one.
+  type: str
+  returned: when O(state=present)
+  sample: ada@node1
 """
