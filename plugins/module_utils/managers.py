@@ -16,6 +16,15 @@ if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
 MANAGERS = ("systemd", "systemd_user", "supervisor")
+MANAGED_ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
+    "cluster": {"type": "str", "required": True},
+    "manager": {"type": "str", "choices": list(MANAGERS), "required": True},
+    "config": {"type": "path", "required": True},
+    "log": {"type": "path", "required": True},
+    "run": {"type": "path", "required": True},
+    "prefix": {"type": "path", "required": True},
+}
+"""The options of documentation fragment ``managed``."""
 
 
 def make_manager(module: AnsibleModule, environment: str) -> Manager:

@@ -155,17 +155,9 @@ class Plan:
         }
 
 
-def read_secret(path: str) -> str | None:
-    """Return the text of *path*, an empty one when it is no text, or None when there is no such file."""
-    try:
-        return read_text(path)
-    except UnicodeDecodeError:
-        return ""
-
-
 def stored_hash(path: str) -> str | None:
     """Return the hash in file *path*, an empty text when it is damaged, or None when there is no file."""
-    text = read_secret(path)
+    text = read_text(path)
     if text is None:
         return None
     return text.strip() if HASH.fullmatch(text.strip()) else ""
@@ -193,7 +185,7 @@ def make_plan(paths: Paths, given: str | None, hasher: Hasher | None) -> Plan:
     """
     plan = Plan(make_directory=not os.path.isdir(paths.directory))
     hashed = stored_hash(paths.hash)
-    kept = read_secret(paths.password)
+    kept = read_text(paths.password)
     if hashed == "":
         plan.warnings.append(f"{paths.hash} is damaged: it is made anew")
     if given is None:
@@ -207,7 +199,7 @@ def make_plan(paths: Paths, given: str | None, hasher: Hasher | None) -> Plan:
             plan.remove.append(paths.password)
             plan.say("password", "given by the user from now on: its file is removed")
 
-    token = read_secret(paths.token)
+    token = read_text(paths.token)
     if token is None or not TOKEN.fullmatch(token):
         plan.write[paths.token] = random_token()  # without a newline: Jupyter reads the whole file
         plan.say("token", "made" if token is None else "damaged: made anew")

@@ -70,12 +70,11 @@ def encryption_words(encryption: str) -> str:
     return "encrypted (CURVE)" if encryption == "curve" else "not encrypted (signed)"
 
 
-def status(cluster: Mapping[str, t.Any], processes: Iterable[Mapping[str, t.Any]] = ()) -> str:
+def status(cluster: Mapping[str, t.Any]) -> str:
     """Return the status of a cluster as a table for people.
 
     Args:
         cluster: what module ``cluster_info`` returned.
-        processes: what module ``process_info`` returned for each host, with ``host``.
     """
     if not cluster["deployed"]:
         return str(cluster["problem"])
@@ -109,9 +108,6 @@ def status(cluster: Mapping[str, t.Any], processes: Iterable[Mapping[str, t.Any]
             tuple(str("?" if engine[name] is None else engine[name]) for name in head) for engine in cluster["engines"]
         ]
         lines += ["", *table([head, *body])]
-    units = [(str(unit["host"]), str(unit["name"]), str(unit["state"]), str(unit["pid"] or "-")) for unit in processes]
-    if units:
-        lines += ["", *table([("host", "process", "state", "pid"), *units])]
     return "\n".join(lines)
 
 

@@ -21,10 +21,6 @@ description:
     left
     alone.
 options:
-  cluster:
-    description: Name of the cluster.
-    type: str
-    required: true
   name:
     description:
       - Name of the process within the cluster, such as V(controller) or V(engines-default).
@@ -40,30 +36,6 @@ options:
     type: str
     choices: [started, stopped, absent]
     default: started
-  manager:
-    description:
-      - The service manager that keeps the process running.
-      - V(systemd) is the system's, and needs root. V(systemd_user) is the account's, and needs lingering to start
-        without a login. V(supervisor) is one supervisord for the cluster, which nothing starts after a reboot.
-    type: str
-    choices: [systemd, systemd_user, supervisor]
-    required: true
-  config:
-    description: Directory of the cluster's settings, and of supervisor's definitions.
-    type: path
-    required: true
-  log:
-    description: Directory of supervisor's logs. With systemd the journal has them.
-    type: path
-    required: true
-  run:
-    description: Directory of sockets and process ids.
-    type: path
-    required: true
-  prefix:
-    description: Directory of the cluster's software. C(current) in it is the link to the environment.
-    type: path
-    required: true
   description:
     description: What the process is, for people who look at the service manager.
     type: str
@@ -171,6 +143,7 @@ options:
     elements: int
     default: []
 extends_documentation_fragment:
+  - ipyparallel.cluster.managed
   - ipyparallel.cluster.attributes
 attributes:
   check_mode:
@@ -224,7 +197,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import (
     read_text,
     write_text,
 )
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.managers import MANAGERS, make_manager
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.managers import MANAGED_ARGUMENT_SPEC, make_manager
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import (
     Definition,
     ManagedFile,
@@ -384,14 +357,9 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "cluster": {"type": "str", "required": True},
+            **MANAGED_ARGUMENT_SPEC,
             "name": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
-            "manager": {"type": "str", "choices": list(MANAGERS), "required": True},
-            "config": {"type": "path", "required": True},
-            "log": {"type": "path", "required": True},
-            "run": {"type": "path", "required": True},
-            "prefix": {"type": "path", "required": True},
             "description": {"type": "str", "default": ""},
             "command": {"type": "list", "elements": "str"},
             "environment": {"type": "dict", "default": {}},

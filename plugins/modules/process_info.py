@@ -13,36 +13,12 @@ author: The ipyparallel.cluster authors (@ipyparallel)
 description:
   - Returns the processes as their service manager sees them, with the last lines of their logs.
 options:
-  cluster:
-    description: Name of the cluster.
-    type: str
-    required: true
-  manager:
-    description: The service manager that keeps the processes running.
-    type: str
-    choices: [systemd, systemd_user, supervisor]
-    required: true
-  config:
-    description: Directory of the definitions.
-    type: path
-    required: true
-  log:
-    description: Directory of the logs.
-    type: path
-    required: true
-  run:
-    description: Directory of sockets and process ids.
-    type: path
-    required: true
-  prefix:
-    description: Directory of the cluster's software.
-    type: path
-    required: true
   lines:
     description: How many lines of each log to return.
     type: int
     default: 10
 extends_documentation_fragment:
+  - ipyparallel.cluster.managed
   - ipyparallel.cluster.attributes
   - ipyparallel.cluster.attributes.info
 seealso:
@@ -79,7 +55,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.managers import MANAGERS, make_manager
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.managers import MANAGED_ARGUMENT_SPEC, make_manager
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import Manager
 
 
@@ -110,12 +86,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "cluster": {"type": "str", "required": True},
-            "manager": {"type": "str", "choices": list(MANAGERS), "required": True},
-            "config": {"type": "path", "required": True},
-            "log": {"type": "path", "required": True},
-            "run": {"type": "path", "required": True},
-            "prefix": {"type": "path", "required": True},
+            **MANAGED_ARGUMENT_SPEC,
             "lines": {"type": "int", "default": 10},
         },
         supports_check_mode=True,
