@@ -348,7 +348,6 @@ def test_no_other_archive_is_given_to_the_account(account, common_path):
     def act():
         sys.path.insert(0, str(archive))
         hub.act_as(account.pw_name)
-        return None
 
     assert in_child(act) is None
     assert (archive.stat().st_uid, archive.parent.stat().st_uid) == (0, 0)

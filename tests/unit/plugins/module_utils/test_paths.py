@@ -55,7 +55,8 @@ def test_a_variable_moves_what_is_its_own(variable, moved):
 
 @pytest.mark.parametrize("env", [{}, None, {"HOME": ""}])
 def test_without_a_variable_the_home_is_that_of_the_account(env):
-    assert paths("user", "alpha", {"env": env, "user_dir": "/home/ada"})["config"] == "/home/ada/.config/ipyparallel/alpha"
+    found = paths("user", "alpha", {"env": env, "user_dir": "/home/ada"})
+    assert found["config"] == "/home/ada/.config/ipyparallel/alpha"
 
 
 @pytest.mark.parametrize("scope", SCOPES)

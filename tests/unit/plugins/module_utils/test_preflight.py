@@ -229,13 +229,14 @@ def test_the_address_of_a_host(monkeypatch):
 
 
 def test_the_address_is_one_of_this_host():
-    try:
-        found = preflight.default_address()
-    except PreflightError as error:
-        assert "no default route" in str(error)
-    else:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        has_route = probe.connect_ex(("198.51.100.1", 9)) == 0
+    if has_route:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
-            own.bind((found, 0))
+            own.bind((preflight.default_address(), 0))
+    else:
+        with pytest.raises(PreflightError, match="no default route"):
+            preflight.default_address()
 
 
 # ---- ports that are in use

@@ -279,7 +279,7 @@ signal.signal(signal.SIGTERM, lambda *_: (child.kill(), child.wait(), sys.exit()
 
 def test_root_sees_the_processes_of_an_account(account):
     """In many containers root may not look at what is another's, so it looks as that account."""
-    script = 'echo ready; read -r line'
+    script = "echo ready; read -r line"
     child = subprocess.Popen(
         ["/bin/sh", "-c", script],
         env=marks(),

@@ -203,7 +203,11 @@ def lines_of(manager, wanted, name=None):
 def unquoted(line):
     """Return the words of a command line as systemd shows it."""
     words = re.findall(r'"((?:\\.|[^"\\])*)"|(\S+)', line, re.DOTALL)
-    return [re.sub(r"\\(.)", r"\1", quoted) if quoted or not plain else plain for quoted, plain in words]
+
+    def plain(found):
+        return {"t": "\t"}.get(found[1], found[1])
+
+    return [re.sub(r"\\(.)", plain, quoted) or word for quoted, word in words]
 
 
 def read_by_systemd(manager, common_path):
@@ -307,11 +311,12 @@ def test_every_writable_path_arrives(manager, common_path, part):
 
 @needs_systemd
 def test_descriptions_arrive(manager, common_path):
-    lay_down(manager, definition(description="100% of \"it's\" %i"))
+    lay_down(manager, definition(description='100% of "it\'s" %i'), dataclasses.replace(SINGLE, description="a\\b\\"))
     found, complaints = read_by_systemd(manager, common_path)
     assert complaints == []
-    assert found["ipyparallel-alpha-engines-default@0.service"]["Description"] == ["100% of \"it's\" %i 0"]
-    assert found["ipyparallel-alpha-engines-default.target"]["Description"] == ["100% of \"it's\" %i: all of them"]
+    assert found["ipyparallel-alpha-engines-default@0.service"]["Description"] == ['100% of "it\'s" %i 0']
+    assert found["ipyparallel-alpha-engines-default.target"]["Description"] == ['100% of "it\'s" %i: all of them']
+    assert found["ipyparallel-alpha-controller.service"]["Description"] == ["a\\b\\"]
 
 
 @needs_systemd
@@ -510,7 +515,7 @@ def test_a_host_without_systemd_says_so(manager, monkeypatch):
         lambda: manager.units("controller"),
         lambda: manager.apply("controller", Plan(start=["controller"]), "started"),
     ):
-        with pytest.raises(ProcessError, match="there is no systemctl on .*ipyparallel_scope=user.*=supervisor"):
+        with pytest.raises(ProcessError, match=r"there is no systemctl on .*ipyparallel_scope=user.*=supervisor"):
             attempt()
 
 

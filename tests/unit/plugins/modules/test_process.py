@@ -61,7 +61,8 @@ class Host:
         link.symlink_to(f"env/{name}")
 
     def process(self, name="engines-default", **arguments):
-        return self.run_module(process, cluster=self.cluster, name=name, manager="supervisor", **self.places, **arguments)
+        options = {"cluster": self.cluster, "manager": "supervisor", **self.places, **arguments}
+        return self.run_module(process, name=name, **options)
 
     def info(self, **arguments):
         return self.run_module(process_info, cluster=self.cluster, manager="supervisor", **self.places, **arguments)
@@ -158,6 +159,11 @@ def test_everything_is_private(started):
     assert {name: mode for name, mode in modes.items() if mode & 0o077} == {}
     # no secret, and in scope system for another account to read
     assert stat.S_IMODE((started.directory / "config" / "x.json").stat().st_mode) == 0o644
+
+
+def test_a_secret_is_private_wherever_it_is(started):
+    started.engines(files=[{"path": f"{started.directory}/config/x.pem", "secret": SECRET}])
+    assert stat.S_IMODE((started.directory / "config" / "x.pem").stat().st_mode) == 0o600
 
 
 # ---- what restarts, and what does not
@@ -379,7 +385,8 @@ def test_a_process_that_takes_its_time_may_take_it_and_is_started_again(host, ev
     log = host.directory / "log" / "engines-default.log"
     host.process(**arguments)
     eventually(lambda: log.exists() and log.read_text() == "ready\n", "it runs")
-    manager = supervisor.Supervisor(host.cluster, *[host.places[name] for name in ("config", "log", "run")], host.python)
+    places = [host.places[name] for name in ("config", "log", "run")]
+    manager = supervisor.Supervisor(host.cluster, *places, host.python)
     manager.rpc().stopProcess("engines-default", False)
     eventually(lambda: log.read_text() == "ready\ntask\n", "it finishes its task")
     before = host.running("engines-default")["engines-default"]
