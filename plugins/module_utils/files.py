@@ -47,13 +47,23 @@ class Ownership:
 
     @contextlib.contextmanager
     def acting(self, directory: str) -> Iterator[None]:
-        """Be the account, where root works in a *directory* of the account's.
+        """Be the account, where root works in a *directory* of the account's, or below one.
 
         So a link that the account has put there leads root to nothing that the account could not reach itself.
         """
-        ours = self.uid != -1 and os.stat(directory).st_uid == self.uid
-        with acting_as(self.uid, self.gid) if ours else contextlib.nullcontext():
+        with acting_as(self.uid, self.gid) if self._reaches(directory) else contextlib.nullcontext():
             yield
+
+    def _reaches(self, path: str) -> bool:
+        """Return whether the account decides where *path* leads: a part of it, or a link in it, is the account's."""
+        if self.uid == -1:
+            return False
+        place = os.path.abspath(path)
+        while os.lstat(place).st_uid != self.uid and os.stat(place).st_uid != self.uid:
+            if place == os.path.dirname(place):
+                return False
+            place = os.path.dirname(place)
+        return True
 
     def apply(self, path: str, follow_symlinks: bool = True) -> None:
         """Give *path* to the account, where that is a change."""
@@ -117,7 +127,8 @@ def make_directory(path: str, mode: int = 0o700, ownership: Ownership | None = N
     if not directory_differs(path, mode):
         return False
     if os.path.isdir(path):
-        os.chmod(path, mode)
+        with (ownership or Ownership()).acting(path):
+            os.chmod(path, mode)
         return True
     there = os.path.dirname(path)
     while not os.path.lexists(there):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import pwd
+import re
 import sys
 import time
 import typing as t
@@ -30,6 +31,8 @@ HUB_ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "account": {"type": "str"},
 }
 """The options shared by every module that talks to a hub (documentation fragment ``hub``)."""
+ARCHIVE = re.compile(r"ansible_.+_payload\.zip")
+"""How Ansible calls the archive of a module."""
 
 
 class HubError(Exception):
@@ -78,7 +81,7 @@ def act_as(account: str | None) -> None:
             "ipyparallel.cluster.deploy), or set ipyparallel_user to the one it was deployed with"
         ) from None
     # Python goes on to import from Ansible's archive of the module, which lies in a directory for root only
-    for archive in (path for path in sys.path if path.endswith(".zip") and os.path.isfile(path)):
+    for archive in (path for path in sys.path if ARCHIVE.fullmatch(os.path.basename(path)) and os.path.isfile(path)):
         os.chown(os.path.dirname(archive), entry.pw_uid, -1)
         os.chown(archive, entry.pw_uid, -1)
     os.initgroups(account, entry.pw_gid)

@@ -260,6 +260,8 @@ def apply(plan: Plan, paths: Paths, ownership: Ownership) -> None:
     for path, text in plan.write.items():
         write_text(path, text, SECRET_MODE, ownership)
     for path in plan.remove:
-        os.unlink(path)
+        with ownership.acting(os.path.dirname(path)):
+            os.unlink(path)
     for path in plan.close:
-        os.chmod(path, SECRET_MODE)
+        with ownership.acting(os.path.dirname(path)):
+            os.chmod(path, SECRET_MODE)

@@ -287,12 +287,22 @@ def check_definition(definition: Definition) -> None:
     for file in definition.files:
         check_file(file)
     check_environment(definition.environment)
-    for word in (*definition.command, definition.directory):
-        if not is_one_line(word):
-            raise ProcessError(
-                f"{word!r} in the command or directory of {definition.name} has a line break or a null character: make "
-                "it one line"
-            )
+    words = {
+        "command": definition.command,
+        "directory": [definition.directory],
+        "description": [definition.description],
+        "account": [definition.account],
+        "group": [definition.group],
+        "writable": definition.writable,
+    }
+    for name, value in definition.hardening.items():
+        words[f"hardening {name}"] = [name, *(str(one) for one in (value if isinstance(value, list) else [value]))]
+    for option, found in words.items():
+        for word in found:
+            if not is_one_line(word):
+                raise ProcessError(
+                    f"{word!r} ({option} of {definition.name}) has a line break or a null character: make it one line"
+                )
 
 
 def is_one_line(text: str) -> bool:

@@ -108,9 +108,17 @@ def command_line(command: Iterable[str]) -> str:
     return " ".join([quote(program), *(quote(word).replace("$", "$$") for word in arguments)])
 
 
+def text_value(text: str) -> str:
+    """Return *text* as the value of a directive that takes the rest of the line as it is, but for specifiers."""
+    escaped = text.replace("%", "%%")
+    # a backslash at the end would join the next line
+    return f"{escaped} " if escaped.endswith("\\") else escaped
+
+
 def path_value(path: str) -> str:
     """Return *path* as the value of a directive that takes the rest of the line."""
-    return path.replace("\\", "\\\\").replace("%", "%%")
+    # what would be lost at the end of the line, or join the next one, is followed by a slash
+    return path.replace("%", "%%") + ("/" if path.endswith(("\\", " ", "\t")) else "")
 
 
 def directive_lines(name: str, value: t.Any) -> list[str]:
@@ -229,6 +237,8 @@ class Systemd:
         patterns = [f"{self.base}{name}@*.service", f"{self.base}{name}.service"]
         wanted = "Id,LoadState,ActiveState,SubState,MainPID,ExecMainStartTimestamp"
         done = self._systemctl("show", "--timestamp=unix", f"--property={wanted}", *patterns)
+        if done.returncode:
+            raise ProcessError(f"cannot ask systemd for {name} of cluster {self.cluster}: {done.stderr.strip()}")
         found = []
         for block in done.stdout.split("\n\n"):
             values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -304,7 +314,7 @@ class Systemd:
         lines = [
             f"# {MANAGED}",
             "[Unit]",
-            f"Description={path_value(definition.description)}: all of them",
+            f"Description={text_value(definition.description)}: all of them",
             *(f"Wants={unit}" for unit in wants),
             "",
             "[Install]",
@@ -320,12 +330,13 @@ class Systemd:
             **definition.marked_environment(""),
             f"{PREFIX}RUN": self.run,
         }
+        if template:
+            del variables[f"{PREFIX}INSTANCE"]
         environment = [f"Environment={quote(f'{name}={value}')}" for name, value in sorted(variables.items())]
         if template:
-            environment = [line for line in environment if f'"{PREFIX}INSTANCE=' not in line]
             environment.append(f'Environment="{PREFIX}INSTANCE=%i"')
         unit = [
-            f"Description={path_value(definition.description)}{' %i' if template else ''}",
+            f"Description={text_value(definition.description)}{' %i' if template else ''}",
             # a process that cannot start yet is tried again for ever
             "StartLimitIntervalSec=0",
         ]
@@ -362,7 +373,7 @@ class Systemd:
                 service += directive_lines(name, value)
         if not self.of_account:
             # a directory that is made later, by its user, is no reason not to start
-            service += [f"ReadWritePaths=-{path_value(path)}" for path in definition.writable]
+            service += [f"ReadWritePaths={quote(f'-{path}')}" for path in definition.writable]
         install = [] if template else ["", "[Install]", f"WantedBy={self.boot_target}"]
         return "\n".join([f"# {MANAGED}", "[Unit]", *unit, "", "[Service]", *service, *install]) + "\n"
 

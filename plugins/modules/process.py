@@ -217,7 +217,7 @@ def read_definition(params: dict[str, t.Any]) -> Definition:
         ManagedFile(
             file["path"],
             file["content"] if file["secret"] is None else file["secret"],
-            int(file["mode"] or ("0644" if is_below(file["path"], params["config"]) else "0600"), 8),
+            int(file["mode"] or default_mode(file, params["config"]), 8),
             file["secret"] is not None,
         )
         for file in params["files"]
@@ -243,6 +243,11 @@ def read_definition(params: dict[str, t.Any]) -> Definition:
         ends=params["ends"],
         success_status=tuple(params["success_status"]),
     )
+
+
+def default_mode(file: dict[str, t.Any], config: str) -> str:
+    """Return the mode of a file that is given none."""
+    return "0644" if is_below(file["path"], config) and file["secret"] is None else "0600"
 
 
 def is_below(path: str, directory: str) -> bool:
@@ -342,7 +347,8 @@ def run(module: AnsibleModule, manager: Manager, name: str) -> dict[str, t.Any]:
     for file in changed_files:
         write_text(file.path, file.content, file.mode, ownership(file.path))
     for path in removable:
-        os.unlink(path)
+        with (ownership(path) or Ownership()).acting(os.path.dirname(path)):
+            os.unlink(path)
     if changed:
         manager.apply(name, plan, state)
     if state != "started":

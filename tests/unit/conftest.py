@@ -8,13 +8,17 @@ import contextlib
 import io
 import json
 import os
+import pwd
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -121,3 +125,20 @@ def free_port() -> int:
     """A port on which nobody listens now."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         return int(found.getsockname()[1])
+
+
+@pytest.fixture
+def account() -> pwd.struct_passwd:
+    """An account without rights, for what only root can do."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can act as another account")
+    return pwd.getpwnam("nobody")
+
+
+@pytest.fixture
+def common_path() -> Iterator[Path]:
+    """A directory that other accounts can reach, unlike tmp_path."""
+    directory = Path(tempfile.mkdtemp(prefix="ipp"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import stat
@@ -166,4 +167,110 @@ def test_owners_are_set_where_that_is_a_change(tmp_path, monkeypatch):
     files.Ownership(other.pw_name).apply(str(tmp_path))
     files.write_text(str(tmp_path / "file"), NEW, ownership=files.Ownership(other.pw_name))
     files.make_directory(str(tmp_path / "a"), ownership=files.Ownership(other.pw_name))
-    assert calls == [(other.pw_uid, -1)] * 3
+    assert calls == [(other.pw_uid, other.pw_gid)] * 3
+
+
+# ---- root acts as the account
+
+
+def who():
+    return os.geteuid(), os.getegid(), os.getgroups()
+
+
+def test_root_is_the_account_for_a_while(account, common_path):
+    before = who()
+    (common_path / "secret").write_text("")
+    (common_path / "secret").chmod(0o600)
+    with files.acting_as(account.pw_uid, account.pw_gid):
+        assert who() == (account.pw_uid, account.pw_gid, [])
+        with pytest.raises(PermissionError):
+            (common_path / "secret").read_text()
+    assert who() == before
+    with pytest.raises(ZeroDivisionError), files.acting_as(account.pw_uid, account.pw_gid):
+        _ = 1 / 0
+    assert who() == before
+
+
+def test_root_stays_root_for_what_is_roots(account):
+    before = who()
+    with files.acting_as(0, 0):
+        assert who() == before
+
+
+def test_an_account_stays_what_it_is(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    before = who()
+    for step in ("setgroups", "setegid", "seteuid"):
+        monkeypatch.setattr(os, step, lambda *_arguments: pytest.fail("it has no right to"))
+    with files.acting_as(1001, 1001):
+        assert who() == before
+
+
+@pytest.fixture
+def owned(account, common_path):
+    """A directory of the account's, and one of root's that others may look at."""
+    for name, ids in (("theirs", (account.pw_uid, account.pw_gid)), ("roots", (0, 0))):
+        (common_path / name).mkdir(mode=0o755)
+        os.chown(common_path / name, *ids)
+    return common_path
+
+
+def owner_of(path):
+    found = os.lstat(path)
+    return found.st_uid, found.st_gid
+
+
+def test_what_root_makes_is_the_accounts(account, owned):
+    ownership = files.Ownership(account.pw_name)
+    for place in ("theirs", "roots"):
+        assert files.make_directory(str(owned / place / "a" / "b"), 0o700, ownership)
+        files.write_text(str(owned / place / "file"), NEW, 0o600, ownership)
+        for path in (owned / place / "a" / "b", owned / place / "file"):
+            assert owner_of(path) == (account.pw_uid, account.pw_gid)
+    assert owner_of(owned / "theirs" / "a") == (account.pw_uid, account.pw_gid)
+    # what is above belongs to who made it, as without an account
+    assert owner_of(owned / "roots" / "a") == (0, 0)
+
+
+def test_a_group_that_the_account_is_not_in(account, owned):
+    group = next(one for one in grp.getgrall() if one.gr_gid not in (0, account.pw_gid))
+    files.write_text(str(owned / "theirs" / "file"), NEW, 0o640, files.Ownership(account.pw_name, group.gr_name))
+    assert owner_of(owned / "theirs" / "file") == (account.pw_uid, group.gr_gid)
+
+
+def test_without_an_account_root_keeps_what_it_makes(account, owned):
+    files.write_text(str(owned / "theirs" / "file"), NEW)
+    assert owner_of(owned / "theirs" / "file") == (0, 0)
+
+
+def test_a_link_in_the_place_of_a_file_is_replaced(account, owned):
+    (owned / "roots" / "file").write_text(OLD)
+    (owned / "theirs" / "file").symlink_to(owned / "roots" / "file")
+    files.write_text(str(owned / "theirs" / "file"), NEW, ownership=files.Ownership(account.pw_name))
+    assert (owned / "roots" / "file").read_text() == OLD
+    assert owner_of(owned / "roots" / "file") == (0, 0)
+    assert (owned / "theirs" / "file").read_text() == NEW
+    assert not (owned / "theirs" / "file").is_symlink()
+
+
+@pytest.mark.parametrize("below", ["link", "link/below", "sub/../link"])
+def test_a_link_in_the_place_of_a_directory_leads_root_nowhere(account, owned, below):
+    """The account puts a link to a directory of root's where root is about to write."""
+    (owned / "roots" / "below").mkdir()
+    (owned / "theirs" / "sub").mkdir()
+    (owned / "theirs" / "link").symlink_to(owned / "roots")
+    os.chown(owned / "theirs" / "link", account.pw_uid, account.pw_gid, follow_symlinks=False)
+    ownership = files.Ownership(account.pw_name)
+    before = [(path, path.stat().st_mode, owner_of(path)) for path in sorted((owned / "roots").rglob("*"))]
+    target = owned / "theirs" / below
+    for attempt in (
+        lambda: files.write_text(f"{target}/file", NEW, ownership=ownership),
+        lambda: files.make_directory(f"{target}/new", 0o700, ownership),
+        # is there, and has another mode
+        lambda: files.make_directory(str(target), 0o700, ownership),
+    ):
+        with pytest.raises(PermissionError):
+            attempt()
+        assert os.geteuid() == 0
+    after = [(path, path.stat().st_mode, owner_of(path)) for path in sorted((owned / "roots").rglob("*"))]
+    assert after == before

@@ -5,8 +5,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
+import os
+import sys
 import time
 import types
+import zipfile
 
 import ipyparallel
 import pytest
@@ -267,3 +271,99 @@ def test_a_host_without_it_says_so_and_in_check_mode_goes_on(respawned):
     with pytest.raises(FailedError, match="/nowhere/python does not exist on this host: deploy the cluster first"):
         hub.respawn(Module(check_mode=False), "/nowhere/python")
     assert respawned == []
+
+
+# ---- as the account of the cluster
+
+
+def in_child(function):
+    """Return what *function* returns in a process of its own, or the name of its error."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            answer = function()
+        except BaseException as error:  # noqa: BLE001 - nothing of the tests may go on here
+            answer = f"{type(error).__name__}: {error}"
+        with os.fdopen(writing, "w") as stream:
+            json.dump(answer, stream)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as stream:
+        text = stream.read()
+    os.waitpid(child, 0)
+    return json.loads(text)
+
+
+def who():
+    return [*os.getresuid(), *os.getresgid(), os.getgroups()]
+
+
+def test_root_becomes_the_account_for_good(account, tmp_path):
+    (tmp_path / "secret").touch(0o600)
+
+    def act():
+        hub.act_as(account.pw_name)
+        refused = []
+        for attempt in (lambda: os.setuid(0), lambda: os.setgid(0), (tmp_path / "secret").read_text):
+            try:
+                attempt()
+            except PermissionError:
+                refused.append(True)
+        told = [os.environ.get(name) for name in ("HOME", "USER", "LOGNAME")]
+        return [who(), refused, told, os.getcwd()]
+
+    uid, gid = account.pw_uid, account.pw_gid
+    groups = os.getgrouplist(account.pw_name, gid)
+    told = [account.pw_dir, account.pw_name, account.pw_name]
+    assert in_child(act) == [[uid, uid, uid, gid, gid, gid, groups], [True] * 3, told, "/"]
+
+
+def archive_of(directory, name):
+    """A module's archive, in a directory for its owner only, as Ansible makes it."""
+    directory.mkdir(mode=0o700)
+    with zipfile.ZipFile(directory / name, "w") as archive:
+        archive.writestr("only_in_the_archive.py", "found = True\n")
+    (directory / name).chmod(0o600)
+    return directory / name
+
+
+def test_the_account_can_go_on_to_import_the_module(account, common_path):
+    archive = archive_of(common_path / "ansible_verify_payload_x", "ansible_verify_payload.zip")
+
+    def act():
+        sys.path.insert(0, str(archive))
+        hub.act_as(account.pw_name)
+        import only_in_the_archive
+
+        return only_in_the_archive.found
+
+    assert in_child(act) is True
+
+
+def test_no_other_archive_is_given_to_the_account(account, common_path):
+    """Python itself may be an archive, in a directory of the system's."""
+    archive = archive_of(common_path / "lib", "python311.zip")
+
+    def act():
+        sys.path.insert(0, str(archive))
+        hub.act_as(account.pw_name)
+
+    assert in_child(act) is None
+    assert (archive.stat().st_uid, archive.parent.stat().st_uid) == (0, 0)
+
+
+def test_an_account_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(HubError) as caught:
+        hub.act_as("nobody-of-this-name")
+    for part in ("nobody-of-this-name", os.uname().nodename, "ipyparallel.cluster.deploy", "ipyparallel_user"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("uid", "account"), [(0, None), (1000, None), (1000, "root"), (1000, "nobody-of-this-name")])
+def test_without_an_account_or_root_it_stays_what_it_is(monkeypatch, uid, account):
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    before = who(), os.getcwd(), os.environ.get("HOME")
+    hub.act_as(account)
+    assert (who(), os.getcwd(), os.environ.get("HOME")) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import socket
 import types
@@ -11,7 +12,7 @@ import types
 import pytest
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import preflight
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import Identity, identity_text
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.preflight import PreflightError
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.preflight import Account, PreflightError
 
 CONTROLLER = "ipyparallel_controller_port_base"
 NOTEBOOK = "ipyparallel_notebook_port"
@@ -120,9 +121,122 @@ def test_notebooks_beside_are_fine(tmp_path, directory):
 
 
 def test_a_notebook_never_runs_as_root():
-    preflight.check_account(1000)
+    preflight.check_notebook_account(Account("ada", 1000, "/home/ada"))
+    preflight.check_notebook_account(Account("to-be-made", None, "/home/to-be-made"))
     with pytest.raises(PreflightError, match="not run as root: deploy as another account"):
-        preflight.check_account(0)
+        preflight.check_notebook_account(Account("root", 0, "/root"))
+
+
+# ---- the account, its service manager, and the host's address
+
+
+def test_without_a_name_the_account_is_this_one(monkeypatch):
+    monkeypatch.setenv("HOME", "/elsewhere")
+    found = pwd.getpwuid(os.geteuid())
+    assert preflight.read_account(None) == Account(found.pw_name, found.pw_uid, "/elsewhere")
+    monkeypatch.delenv("HOME")
+    assert preflight.read_account(None).home == found.pw_dir
+
+
+def test_an_account_that_only_has_a_number(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 2**31 - 7)
+    monkeypatch.setenv("HOME", "/elsewhere")
+    assert preflight.read_account(None) == Account(str(2**31 - 7), 2**31 - 7, "/elsewhere")
+    monkeypatch.delenv("HOME")
+    assert preflight.read_account(None).home == "/"
+
+
+def test_another_account_needs_root(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(PreflightError) as caught:
+        preflight.read_account("ipyparallel")
+    for part in ("needs root", "uid 1000", os.uname().nodename, "sudo", "ipyparallel_scope=user"):
+        assert part in str(caught.value)
+
+
+def test_an_account_that_is_there_and_one_that_is_to_be_made(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    found = pwd.getpwnam("nobody")
+    assert preflight.read_account("nobody") == Account("nobody", found.pw_uid, found.pw_dir)
+    name = "nobody-of-this-name"
+    assert preflight.read_account(name) == Account(name, None, f"/home/{name}")
+
+
+@pytest.mark.parametrize("name", ["", "Ada", "1ada", "-ada", "ada lovelace", "ada\n", "../ada", "a" * 33])
+def test_what_is_no_name_for_an_account(monkeypatch, name):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(PreflightError) as caught:
+        preflight.read_account(name)
+    for part in (repr(name), "ipyparallel_user", "lower-case letters"):
+        assert part in str(caught.value)
+
+
+ADA = Account("ada", 1000, "/home/ada")
+BOOTED, LINGERS = "/run/systemd/system", "/var/lib/systemd/linger/ada"
+
+
+@pytest.mark.parametrize(
+    ("manager", "there", "names"),
+    [
+        ("supervisor", [], None),
+        ("systemd", [BOOTED], None),
+        ("systemd_user", [BOOTED, LINGERS], None),
+        ("systemd", [LINGERS], ["not started by systemd", "ipyparallel_service_manager=supervisor"]),
+        ("systemd_user", [LINGERS], ["not started by systemd", "ipyparallel_scope=user"]),
+        ("systemd_user", [BOOTED], ["account ada", "loginctl enable-linger ada", "=supervisor"]),
+    ],
+)
+def test_the_service_manager_is_there_and_lasts(monkeypatch, manager, there, names):
+    monkeypatch.setattr(os.path, "isdir", lambda path: path in there)
+    monkeypatch.setattr(os.path, "exists", lambda path: path in there)
+    if names is None:
+        preflight.check_manager(manager, ADA)
+        return
+    with pytest.raises(PreflightError) as caught:
+        preflight.check_manager(manager, ADA)
+    for part in (*names, os.uname().nodename):
+        assert part in str(caught.value)
+
+
+class Probe:
+    """A socket on a host whose default route is by 192.0.2.7, or that has none."""
+
+    routed = True
+
+    def __init__(self, *kind):
+        assert kind == (socket.AF_INET, socket.SOCK_DGRAM), "something would be sent"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        pass
+
+    def connect(self, _address):
+        if not self.routed:
+            raise OSError(101, "Network is unreachable")
+
+    def getsockname(self):
+        return ("192.0.2.7", 40000)
+
+
+def test_the_address_of_a_host(monkeypatch):
+    monkeypatch.setattr(socket, "socket", Probe)
+    assert preflight.default_address() == "192.0.2.7"
+    monkeypatch.setattr(Probe, "routed", False)
+    with pytest.raises(PreflightError, match=rf"{os.uname().nodename} has no default route.*set ipyparallel_address"):
+        preflight.default_address()
+
+
+def test_the_address_is_one_of_this_host():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        has_route = probe.connect_ex(("198.51.100.1", 9)) == 0
+    if has_route:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+            own.bind((preflight.default_address(), 0))
+    else:
+        with pytest.raises(PreflightError, match="no default route"):
+            preflight.default_address()
 
 
 # ---- ports that are in use

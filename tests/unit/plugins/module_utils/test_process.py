@@ -63,6 +63,13 @@ DEFINITION = Definition(
         {"watched": {"/cert.pem": "another"}},
         {"watched": {}},
         {"fingerprint": "another"},
+        {"account": "ada"},
+        {"group": "ada"},
+        {"hardening": {"NoNewPrivileges": True}},
+        {"hardening": {"NoNewPrivileges": False}},
+        {"writable": ("/data",)},
+        {"ends": "main"},
+        {"success_status": (3,)},
     ],
 )
 def test_what_restarts_a_process(changes):
@@ -87,7 +94,7 @@ def test_the_hash_is_the_same_in_another_order_and_in_another_run():
     other = dataclasses.replace(DEFINITION, environment={"B": "2", "A": "1"})
     assert one.digest == other.digest
     # a hash that changed with the collection's version would restart every cluster: change this on purpose only
-    assert DEFINITION.digest == "c4af00752425b81c"
+    assert DEFINITION.digest == "511d7db877ae5b5f"
     script = f"from {process.__name__} import Definition; print(Definition('alpha', 'controller', ('/x',)).digest)"
     runs = {
         subprocess.run(
@@ -268,6 +275,28 @@ child = subprocess.Popen([sys.executable, "-ISc", script], stdout=subprocess.PIP
 child.stdout.readline()
 signal.signal(signal.SIGTERM, lambda *_: (child.kill(), child.wait(), sys.exit()))
 """
+
+
+def test_root_sees_the_processes_of_an_account(account):
+    """In many containers root may not look at what is another's, so it looks as that account."""
+    script = "echo ready; read -r line"
+    child = subprocess.Popen(
+        ["/bin/sh", "-c", script],
+        env=marks(),
+        user=account.pw_uid,
+        group=account.pw_gid,
+        extra_groups=[],
+        cwd="/",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with child:
+        assert child.stdout.readline() == b"ready\n"
+        assert [found.pid for found in running_processes(CLUSTER)] == [child.pid]
+        assert process.process_environ(child.pid)["IPYPARALLEL_FINGERPRINT"] == "ffff"
+        with process.as_owner_of(child.pid):
+            assert (os.geteuid(), os.getegid()) == (account.pw_uid, account.pw_gid)
+        assert os.geteuid() == 0
 
 
 def test_children_inherit_the_marks_and_are_told_apart(python):

@@ -23,6 +23,7 @@ def host(tmp_path, run_module, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
     monkeypatch.setattr(preflight, "check_space", lambda path: None)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
     def run(roles=("controller", "engines", "notebook"), **arguments):
         names = ("prefix", "config", "log", "run")
@@ -34,7 +35,8 @@ def host(tmp_path, run_module, monkeypatch):
             "port_base": 24100,
             "notebook_port": 24188,
             "state_directory": str(tmp_path / "state" / CLUSTER),
-            "home": str(tmp_path / "home"),
+            "manager": "supervisor",
+            "default_address": "127.0.0.1",
         }
         return run_module(preflight, roles=list(roles), **{**defaults, **places, **arguments})
 
@@ -133,7 +135,48 @@ def test_the_interpreter_needs_its_venv_module_or_a_uv(host, monkeypatch):
     assert result["failed"]
     for part in ("/usr/bin/python3", "python3-venv", "ipyparallel_environment_uv"):
         assert part in result["msg"]
-    assert not host(uv=sys.executable).get("failed")
+    result = host(uv=sys.executable)
+    assert result["packages"] == []
+    # root installs it
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert host(["engines"])["packages"] == ["python3-venv"]
+    assert host(["engines"], uv=sys.executable)["packages"] == []
+
+
+def test_the_address_of_the_host(host, monkeypatch):
+    monkeypatch.setattr(preflight, "default_address", lambda: "192.0.2.7")
+    assert host()["address"] == "127.0.0.1"
+    assert host(default_address=None)["address"] == "192.0.2.7"
+    assert host(address="192.0.2.8")["address"] == "192.0.2.8"
+
+
+def test_the_account_of_the_cluster(host, tmp_path, monkeypatch):
+    name = "nobody-of-this-name"
+    assert host()["account"] == {**host()["account"], "home": str(tmp_path / "home"), "exists": True}
+    result = host(account=name)
+    assert result["failed"]
+    assert "ipyparallel_scope=user" in result["msg"]
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    result = host(account=name)
+    assert result["account"] == {"name": name, "home": f"/home/{name}", "exists": False}
+    assert result["notebook"]["directory"] == f"/home/{name}/notebooks"
+    result = host(account="root")
+    assert result["failed"]
+    assert "not run as root" in result["msg"]
+
+
+@pytest.mark.parametrize("manager", ["systemd", "systemd_user"])
+def test_a_host_without_the_service_manager(host, monkeypatch, manager):
+    isdir = os.path.isdir
+    monkeypatch.setattr(os.path, "isdir", lambda path: path != "/run/systemd/system" and isdir(path))
+    result = host(manager=manager)
+    assert result["failed"]
+    assert "ipyparallel_service_manager=supervisor" in result["msg"]
+
+
+def test_only_supervisor_has_a_socket(host, monkeypatch):
+    monkeypatch.setattr(preflight, "check_manager", lambda manager, account: None)
+    assert not host(manager="systemd", run="/tmp/" + "x" * 100).get("failed")
 
 
 def test_a_port_in_use_names_the_process(host, python, free_port):

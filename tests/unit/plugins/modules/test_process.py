@@ -61,10 +61,11 @@ class Host:
         link.symlink_to(f"env/{name}")
 
     def process(self, name="engines-default", **arguments):
-        return self.run_module(process, cluster=self.cluster, name=name, **self.places, **arguments)
+        options = {"cluster": self.cluster, "manager": "supervisor", **self.places, **arguments}
+        return self.run_module(process, name=name, **options)
 
     def info(self, **arguments):
-        return self.run_module(process_info, cluster=self.cluster, **self.places, **arguments)
+        return self.run_module(process_info, cluster=self.cluster, manager="supervisor", **self.places, **arguments)
 
     def engines(self, instances=2, **arguments):
         return self.process(command=[self.python, *ENGINE], instances=instances, stop_timeout=5, **arguments)
@@ -150,11 +151,19 @@ def test_fours(host, eventually):
 
 
 def test_everything_is_private(started):
-    started.engines(files=[{"path": f"{started.directory}/config/x.json", "content": "{}"}])
-    found = [path for path in (started.directory / "config").rglob("*") if path.is_file()]
-    assert len(found) == 3
-    found += [started.directory / name for name in ("config", "log", "run", "run/supervisor.sock")]
-    assert [path for path in found if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
+    names = ("config", "state")
+    started.engines(files=[{"path": f"{started.directory}/{name}/x.json", "content": "{}"} for name in names])
+    private = ["config", "config/supervisor.d", "log", "run", "state", "state/x.json", "run/supervisor.sock"]
+    private += ["config/supervisord.conf", "config/supervisor.d/engines-default.conf"]
+    modes = {name: stat.S_IMODE((started.directory / name).stat().st_mode) for name in private}
+    assert {name: mode for name, mode in modes.items() if mode & 0o077} == {}
+    # no secret, and in scope system for another account to read
+    assert stat.S_IMODE((started.directory / "config" / "x.json").stat().st_mode) == 0o644
+
+
+def test_a_secret_is_private_wherever_it_is(started):
+    started.engines(files=[{"path": f"{started.directory}/config/x.pem", "secret": SECRET}])
+    assert stat.S_IMODE((started.directory / "config" / "x.pem").stat().st_mode) == 0o600
 
 
 # ---- what restarts, and what does not
@@ -376,7 +385,8 @@ def test_a_process_that_takes_its_time_may_take_it_and_is_started_again(host, ev
     log = host.directory / "log" / "engines-default.log"
     host.process(**arguments)
     eventually(lambda: log.exists() and log.read_text() == "ready\n", "it runs")
-    manager = process.Supervisor(host.cluster, *[host.places[name] for name in ("config", "log", "run")], host.python)
+    places = [host.places[name] for name in ("config", "log", "run")]
+    manager = supervisor.Supervisor(host.cluster, *places, host.python)
     manager.rpc().stopProcess("engines-default", False)
     eventually(lambda: log.read_text() == "ready\ntask\n", "it finishes its task")
     before = host.running("engines-default")["engines-default"]
@@ -404,7 +414,7 @@ BAD = [
     ({"environment": {"A B": "1"}}, ["'A B'", "letters, digits and underscores"]),
     ({"environment": {"A": "1\n2"}}, ["variable A", "one line"]),
     ({"umask": "9"}, ["engines-default", "9 can not be converted"]),
-    ({"owner": "nobody-of-this-name"}, ["engines-default", "nobody-of-this-name"]),
+    ({"account": "nobody-of-this-name"}, ["engines-default", "nobody-of-this-name"]),
 ]
 
 
