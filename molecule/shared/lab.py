@@ -152,6 +152,10 @@ def host_containers_conf() -> str:
 # ---- commands -------------------------------------------------------------------------------------------------------
 
 
+# to nft, whether there is one or not
+NO_CUT = "table inet lab_cut {}\ndelete table inet lab_cut"
+
+
 class LabError(Exception):
     """Something that a person can put right; the message says how."""
 
@@ -557,7 +561,8 @@ class Lab:
         """Wait until a node has booted and its sshd answers."""
 
         def booted() -> str:
-            argv = ["podman", "exec", self.container(node.name), "systemctl", "is-system-running", "--wait"]
+            # not --wait: asked too early in a boot, it answers after D-Bus's time-out of 25 s
+            argv = ["podman", "exec", self.container(node.name), "timeout", "3", "systemctl", "is-system-running"]
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
             state = done.stdout.strip()
             return "" if state in ("running", "degraded") else state or done.stderr.strip() or "no answer"
@@ -565,7 +570,7 @@ class Lab:
         def answers() -> str:
             try:
                 with socket.create_connection((node.address, 22), timeout=5) as connection:
-                    return "" if connection.recv(4) == b"SSH-" else "no banner"
+                    return "" if connection.recv(256).startswith(b"SSH-") else "no banner"
             except OSError as error:
                 return str(error)
 
@@ -596,7 +601,12 @@ class Lab:
 
     def port(self, node: str) -> str:
         """Return the host's end of a node's network cable."""
-        index = int(self.execute(node, ["cat", "/sys/class/net/eth0/iflink"]))
+        (found,) = self.known([node])
+        process = self.inspect()[found.name]["State"]["Pid"]
+        if not process:
+            raise LabError(f"{node} is off: start it first")
+        # past podman, which runs nothing in a frozen node
+        index = int(Path(f"/proc/{process}/root/sys/class/net/eth0/iflink").read_text())
         return next(link["ifname"] for link in json.loads(run(["ip", "-json", "link"])) if link["ifindex"] == index)
 
     def cut(self, node: str, *others: str) -> None:
@@ -609,13 +619,14 @@ class Lab:
             f"chain {name} {{ type filter hook {name} priority -300; policy accept; ip {end} {{ {addresses} }} drop; }}"
             for name, end in (("input", "saddr"), ("output", "daddr"))
         ]
-        self.execute(node, ["nft", f"table inet lab_cut {{}}; delete table inet lab_cut; table inet lab_cut {{ {' '.join(chains)} }}"])
+        table = "\n".join(["table inet lab_cut {", *chains, "}"])
+        self.execute(node, ["nft", f"{NO_CUT}\n{table}"])
 
     def mend(self, node: str) -> None:
         """Undo a cut."""
         bridge = json.loads(podman("network", "inspect", self.network))[0]["network_interface"]
         run(["ip", "link", "set", self.port(node), "master", bridge])
-        self.execute(node, ["nft", "table inet lab_cut {}; delete table inet lab_cut"])
+        self.execute(node, ["nft", NO_CUT])
 
     def freeze(self, *nodes: str) -> None:
         """Let all processes of nodes hang."""
