@@ -1,15 +1,15 @@
-#!/usr/bin/env python3
 # Copyright: (c) 2026, the ipyparallel.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """A lab: Debian nodes with systemd and sshd, for scenarios, benchmarks and people.
 
-A node is a podman container that was booted as a machine is: /sbin/init, logind, sshd with host keys of its own. Its image is
-made by mmdebstrap, so no image registry is needed, and kept by podman. It is an empty host: what a role needs it installs.
+A node is a podman container that was booted as a machine is: /sbin/init, logind, sshd with host keys of its own. Its
+image is made by mmdebstrap, so no image registry is needed, and kept by podman. It is an empty host: what a role needs
+it installs.
 
-    molecule/shared/lab.py up --lab NAME --nodes node1,node2,node3
+    python3 molecule/shared/lab.py up --lab NAME --nodes node1,node2,node3
     ssh -F .cache/lab/NAME/ssh_config node1
-    molecule/shared/lab.py cut NAME node2
-    molecule/shared/lab.py down --lab NAME
+    python3 molecule/shared/lab.py cut --lab NAME node2
+    python3 molecule/shared/lab.py down --lab NAME
 
 It needs Python's standard library only, root, and the Debian packages in PACKAGES_OF.
 """
@@ -30,6 +30,7 @@ import re
 import resource
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -47,7 +48,8 @@ SUITES = ("bookworm", "trixie")
 ACCOUNTS = ("ansible", "plain")
 REPOSITORY = "localhost/ipyparallel-lab"
 
-# command, and the Debian package that has it
+# command or file, and the Debian package that has it
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 PACKAGES_OF = {
     "podman": "podman",
     "netavark": "netavark",
@@ -56,6 +58,7 @@ PACKAGES_OF = {
     "iptables": "iptables",  # netavark calls it
     "ip": "iproute2",
     "mmdebstrap": "mmdebstrap",
+    KEYRING: "debian-archive-keyring",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
 }
@@ -91,7 +94,7 @@ IMAGE_HOOKS = (
     'umask 0337; echo "ansible ALL=(ALL) NOPASSWD: ALL" > "$1/etc/sudoers.d/ansible"',
     # each node gets its own
     'rm -f "$1"/etc/ssh/ssh_host_*',
-    'for unit in ' + TIMERS + '; do ln -s /dev/null "$1/etc/systemd/system/$unit"; done',
+    "for unit in " + TIMERS + '; do ln -s /dev/null "$1/etc/systemd/system/$unit"; done',
 )
 
 
@@ -113,18 +116,16 @@ def containers_conf(
     """Return what podman must be told on this host; nothing where its own settings do.
 
     Args:
-        may_raise: Whether this process may raise limits (CAP_SYS_RESOURCE). Hosts of continuous integration often may not:
-            podman then fails with ``setrlimit RLIMIT_NOFILE: Operation not permitted``.
-        unified: Whether the host has cgroup v2. In v1 and hybrid mode crun does not start systemd (``cgroups in hybrid mode
-            not supported``), while runc does.
+        may_raise: Whether this process may raise limits (CAP_SYS_RESOURCE). Hosts of continuous integration often may
+            not: podman then fails with ``setrlimit RLIMIT_NOFILE: Operation not permitted``.
+        unified: Whether the host has cgroup v2. In v1 and hybrid mode crun does not start systemd (``cgroups in hybrid
+            mode not supported``), while runc does.
         limits: The hard limits, ``nofile`` and ``nproc``; -1 is none.
         runtimes: Which of the known runtimes are there.
     """
     containers = []
     if not may_raise:
-        lowered = [
-            f"{name}={limit}:{limit}" for name, limit in sorted(limits.items()) if -1 < limit < PODMAN_LIMIT
-        ]
+        lowered = [f"{name}={limit}:{limit}" for name, limit in sorted(limits.items()) if -1 < limit < PODMAN_LIMIT]
         containers += ["pids_limit = 0", f"default_ulimits = {json.dumps(lowered)}"]
     engine = ['runtime = "runc"'] if not unified and "runc" in runtimes else []
     text = ""
@@ -147,6 +148,18 @@ def host_containers_conf() -> str:
         limits={"nofile": nofile, "nproc": most if nproc == resource.RLIM_INFINITY else min(nproc, most)},
         runtimes=[name for name in ("runc", "crun") if shutil.which(name)],
     )
+
+
+INOTIFY_PER_NODE = 6  # of root: five of systemd, one of logind
+
+
+def check_inotify(running: int, limit: int) -> None:
+    """Fail where so many nodes would use up root's inotify instances, which shows as nodes that never come up."""
+    if running * INOTIFY_PER_NODE > limit:
+        raise LabError(
+            f"{running} nodes on this machine need {running * INOTIFY_PER_NODE} inotify instances of root, "
+            f"and it has {limit}: sysctl fs.inotify.max_user_instances={max(512, 2 * running * INOTIFY_PER_NODE)}"
+        )
 
 
 # ---- commands -------------------------------------------------------------------------------------------------------
@@ -193,13 +206,17 @@ def wait_until(condition: Callable[[], str], what: str, seconds: float) -> None:
         time.sleep(0.1)
 
 
-def check_prerequisites() -> None:
-    """Fail with all that is missing here."""
+def check_prerequisites(needed: Sequence[str]) -> None:
+    """Fail with all that is missing here of *needed*, keys of PACKAGES_OF."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *ELSEWHERE])
-    missing = sorted({package for command, package in PACKAGES_OF.items() if not shutil.which(command, path=path)})
+
+    def is_there(name: str) -> bool:
+        return Path(name).exists() if name.startswith("/") else shutil.which(name, path=path) is not None
+
+    missing = sorted({PACKAGES_OF[name] for name in needed if not is_there(name)})
     if missing:
         raise LabError(f"missing here: apt-get install --no-install-recommends {' '.join(missing)}")
-    if not Path("/sys/fs/cgroup/cgroup.controllers").exists() and not shutil.which("runc"):
+    if "netavark" in needed and not Path("/sys/fs/cgroup/cgroup.controllers").exists() and not is_there("runc"):
         raise LabError("this host has cgroup v1, where crun starts no systemd: apt-get install runc")
     if os.geteuid() != 0:
         raise LabError("containers that boot systemd, and networks of their own, need root: run it with sudo")
@@ -257,8 +274,8 @@ class Cluster:
     notebook: tuple[str, ...] = ()
 
 
-# What installs of packages heed, and may be needed to reach a registry at all. Its values stay the operator's: the inventory
-# reads them when it is used.
+# What installs of packages heed, and may be needed to reach a registry at all. Its values stay the operator's: the
+# inventory reads them when it is used.
 PASSED_ON = (
     "PIP_INDEX_URL",
     "PIP_EXTRA_INDEX_URL",
@@ -285,8 +302,13 @@ def ssh_option(name: str, path: Path) -> str:
 
 
 def inventory_text(directory: Path, nodes: Sequence[Node], cluster: Cluster, account: str = "ansible") -> str:
-    """Return the inventory of a lab: YAML written as JSON's values, which need no library."""
-    options = ["StrictHostKeyChecking=yes", "PreferredAuthentications=publickey", "IdentitiesOnly=yes", ssh_option("UserKnownHostsFile", directory / "known_hosts")]
+    """Return the inventory of a lab; its texts are JSON's, which YAML has too."""
+    options = [
+        "StrictHostKeyChecking=yes",
+        "PreferredAuthentications=publickey",
+        "IdentitiesOnly=yes",
+        ssh_option("UserKnownHostsFile", directory / "known_hosts"),
+    ]
     lines = [
         "---",
         "# Made by molecule/shared/lab.py. Each `up` writes it again.",
@@ -300,11 +322,13 @@ def inventory_text(directory: Path, nodes: Sequence[Node], cluster: Cluster, acc
         f"        ansible_ssh_private_key_file: {json.dumps(str(directory / 'id_ed25519'))}",
         f"        ansible_ssh_common_args: {json.dumps(' '.join('-o ' + shlex.quote(option) for option in options))}",
         "        ansible_python_interpreter: /usr/bin/python3",
+        *(["        ipyparallel_scope: user"] if account == "plain" else []),
         "        # the operator's settings where there are any, read when the inventory is used",
         f"        lab_passed_on: {json.dumps(list(PASSED_ON))}",
         "        ipyparallel_install_environment: >-",
-        "          {{ dict(lab_passed_on | zip(query('ansible.builtin.env', *lab_passed_on))) | dict2items | selectattr('value')",
-        f"          | items2dict | combine({{'SSL_CERT_FILE': '{CERTIFICATES}', 'PIP_CERT': '{CERTIFICATES}'}}) }}}}",
+        "          {{ dict(lab_passed_on | zip(query('ansible.builtin.env', *lab_passed_on)))",
+        "          | dict2items | selectattr('value') | items2dict",
+        f"          | combine({{'SSL_CERT_FILE': '{CERTIFICATES}', 'PIP_CERT': '{CERTIFICATES}'}}) }}}}",
         f"    {cluster.name}:",
         "      children:",
     ]
@@ -323,7 +347,14 @@ def ssh_config_text(directory: Path, nodes: Sequence[Node], account: str = "ansi
         lines += [f"Host {node.name}", f"    HostName {node.address}"]
     identity = ssh_option("IdentityFile", directory / "id_ed25519").replace("=", " ", 1)
     known = ssh_option("UserKnownHostsFile", directory / "known_hosts").replace("=", " ", 1)
-    options = [f"User {account}", identity, "PreferredAuthentications publickey", "IdentitiesOnly yes", known, "StrictHostKeyChecking yes"]
+    options = [
+        f"User {account}",
+        identity,
+        "PreferredAuthentications publickey",
+        "IdentitiesOnly yes",
+        known,
+        "StrictHostKeyChecking yes",
+    ]
     return "\n".join([*lines, "Host *", *(f"    {option}" for option in options), ""])
 
 
@@ -420,24 +451,30 @@ class Lab:
                     return ipaddress.IPv4Network(candidate)
             raise LabError(f"no subnet for lab {self.name}: {complaint}")
 
-    def keys(self, nodes: Sequence[Node]) -> None:
-        """Make the operator's key and the nodes' own where there are none, and write down whose is whose."""
+    def keys(self, nodes: Sequence[Node]) -> set[str]:
+        """Make the operator's key and the nodes' own where there are none; return the nodes that must get theirs."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o755)
         (self.directory / "host_keys").mkdir(exist_ok=True, mode=0o700)
         wanted = {self.directory / "id_ed25519": "lab"}
         wanted.update({self.directory / "host_keys" / node.name: node.name for node in nodes})
 
         def make(key: Path) -> None:
-            if not key.with_suffix(".pub").exists():
-                key.unlink(missing_ok=True)
-                run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", wanted[key], "-f", str(key)])
+            key.unlink(missing_ok=True)
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", wanted[key], "-f", str(key)])
 
-        in_parallel(make, list(wanted))
+        # ssh-keygen writes the public one last
+        missing = [key for key in wanted if not key.with_suffix(".pub").exists()]
+        in_parallel(make, missing)
         lines = []
         for node in nodes:
             kind, key, *_comment = (self.directory / "host_keys" / f"{node.name}.pub").read_text().split()
             lines.append(f"{node.address},{node.name} {kind} {key}\n")
         self.write("known_hosts", "".join(lines))
+        return {
+            node.name
+            for node in nodes
+            if self.directory / "id_ed25519" in missing or node.name in map(wanted.get, missing)
+        }
 
     def write(self, name: str, text: str) -> None:
         """Write a file of the lab at once."""
@@ -461,7 +498,11 @@ class Lab:
             "--volume=/etc/ssl/certs:/etc/ssl/certs:ro",
             image,
         )
-        podman("cp", "--archive=false", "-", f"{container}:/", data=self.first_files(node))
+        self.give_keys(node)
+
+    def give_keys(self, node: Node) -> None:
+        """Put its keys into a node."""
+        podman("cp", "--archive=false", "-", f"{self.container(node.name)}:/", data=self.first_files(node))
 
     def first_files(self, node: Node) -> bytes:
         """Return the keys of a node as a tar: its own, and the operator's for its accounts."""
@@ -518,18 +559,26 @@ class Lab:
         used = sorted(set(suites.values()))
         images = dict(zip(used, in_parallel(lambda suite: build(suite, mirror), used), strict=True))
         there = self.inspect()
+        if unfinished := [name for name, node in there.items() if node["State"]["Status"] == "created"]:
+            # by an interrupted run; its keys may not be in it
+            remove_containers([self.container(name) for name in unfinished])
+            there = self.inspect()
         for name in wanted:
             if name in there and there[name]["ImageName"] != images[suites[name]]:
                 raise LabError(f"{name} was made of another image: `down --lab {self.name} --nodes {name}` first")
+        # of all trees: one kernel has them all
+        others = [row for row in everything() if (row["tree"], row["name"]) != (str(self.tree), self.name)]
+        running = len(wanted) + sum(row["state"] in ("running", "paused") for row in others)
+        check_inotify(running, int(Path("/proc/sys/fs/inotify/max_user_instances").read_text()))
         network = self.make_network(subnet)
         known = {node.name: node for node in self.nodes()}
         new = [name for name in wanted if name not in known]
         addresses = free_addresses(network, [node.address for node in known.values()], len(new))
         known.update({name: Node(name, address, suites[name]) for name, address in zip(new, addresses, strict=True)})
         nodes = [known[name] for name in wanted]
-        self.keys(list(known.values()))
+        keyless = self.keys(list(known.values())) - set(new)
         self.write("inventory.yml", inventory_text(self.directory, nodes, cluster, account))
-        self.write("ssh_config", ssh_config_text(self.directory, nodes, account))
+        self.write("ssh_config", ssh_config_text(self.directory, list(known.values()), account))
         self.give_to_operator()
 
         def make_ready(node: Node) -> None:
@@ -542,6 +591,11 @@ class Lab:
                 podman("start", self.container(node.name))
             self.wait(node, seconds)
 
+        # the lab's files were removed, not the nodes
+        for name in keyless:
+            self.give_keys(known[name])
+            if there[name]["State"]["Status"] == "running":
+                self.execute(name, ["systemctl", "restart", "ssh"])
         in_parallel(make_ready, nodes)
         return nodes
 
@@ -561,8 +615,8 @@ class Lab:
         """Wait until a node has booted and its sshd answers."""
 
         def booted() -> str:
-            # not --wait: asked too early in a boot, it answers after D-Bus's time-out of 25 s
-            argv = ["podman", "exec", self.container(node.name), "timeout", "3", "systemctl", "is-system-running"]
+            # not --wait: asked too early in a boot, it answers after 25 s, D-Bus's time-out
+            argv = ["podman", "exec", self.container(node.name), "timeout", "1", "systemctl", "is-system-running"]
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
             state = done.stdout.strip()
             return "" if state in ("running", "degraded") else state or done.stderr.strip() or "no answer"
@@ -585,7 +639,14 @@ class Lab:
         if not self.inspect():
             if podman("network", "ls", "--quiet", "--filter", f"name=^{self.network}$").split():
                 podman("network", "rm", "--force", self.network)
-            for name in ("inventory.yml", "ssh_config", "known_hosts", "containers.conf", "id_ed25519", "id_ed25519.pub"):
+            for name in (
+                "inventory.yml",
+                "ssh_config",
+                "known_hosts",
+                "containers.conf",
+                "id_ed25519",
+                "id_ed25519.pub",
+            ):
                 (self.directory / name).unlink(missing_ok=True)
             shutil.rmtree(self.directory / "host_keys", ignore_errors=True)
             with contextlib.suppress(OSError):  # what others left there stays
@@ -610,7 +671,7 @@ class Lab:
         return next(link["ifname"] for link in json.loads(run(["ip", "-json", "link"])) if link["ifindex"] == index)
 
     def cut(self, node: str, *others: str) -> None:
-        """Let all packets from and to a node vanish, or those between it and other nodes: nobody is told, as in a real partition."""
+        """Let all packets from and to a node vanish, or those between it and others: nobody is told of a partition."""
         if not others:
             run(["ip", "link", "set", self.port(node), "nomaster"])
             return
@@ -679,7 +740,7 @@ def remove_run(run_name: str) -> list[str]:
 
 def everything() -> list[dict[str, str]]:
     """Return all nodes of all labs on this machine."""
-    found = podman("ps", "--all", "--quiet", "--filter", f"label={LABEL}").split()
+    found = podman("ps", "--all", "--quiet", "--filter", f"label={LABEL_NODE}").split()
     rows = []
     for node in json.loads(podman("container", "inspect", *found)) if found else []:
         labels = node["Config"]["Labels"]
@@ -709,7 +770,9 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--node-suite", action="append", default=[], metavar="NODE=SUITE", help="of one node")
     up.add_argument("--subnet", default="", help="a.b.c.0/24 (the first free one of 10.93.0.0/16)")
     up.add_argument("--mirror", default="", help="of Debian's packages, for the image (mmdebstrap's)")
-    up.add_argument("--account", choices=ACCOUNTS, default="ansible", help="of the inventory: ansible has sudo (ansible)")
+    up.add_argument(
+        "--account", choices=ACCOUNTS, default="ansible", help="of the inventory: ansible has sudo (ansible)"
+    )
     up.add_argument("--cluster", default="ipyparallel", help="name of the inventory's cluster (ipyparallel)")
     up.add_argument("--controller", help="nodes of its group _controller (the first)")
     up.add_argument("--engines", help="of its group _engines (all)")
@@ -751,8 +814,10 @@ def groups(options: argparse.Namespace, nodes: Sequence[str]) -> Cluster:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit status."""
     options = parser().parse_args(arguments)
+    # so that what is half done is undone
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
-        check_prerequisites()
+        check_prerequisites(list(PACKAGES_OF) if options.command in ("up", "image") else ["podman"])
         return do(options)
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
@@ -766,14 +831,16 @@ def do(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(rows, indent=2))
         for row in rows if not options.json else []:
-            print(f"{row['name']:12} {row['node']:12} {row['suite']:9} {row['address']:15} {row['state']:9} {row['tree']}")
+            print(
+                f"{row['name']:12} {row['node']:12} {row['suite']:9} {row['address']:15} {row['state']:9} {row['tree']}"
+            )
         return 0
     if options.command == "image":
         print(build(options.suite, options.mirror, again=options.again))
         return 0
     if options.command == "clean":
         for name in remove_run(options.run):
-            print(f"removed: {name}", file=sys.stderr)
+            print(f"left behind, removed now: {name}", file=sys.stderr)
         return 0
     lab = Lab(options.lab, options.directory)
     if options.command == "up":
