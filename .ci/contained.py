@@ -110,8 +110,8 @@ def main() -> int:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         wait_until_none(2)
-        for pid, command in descendants().items():
-            print(f"left running, ended now: {pid} {command}", file=sys.stderr)
+        for pid, line in descendants().items():
+            print(f"left running, ended now: {pid} {line}", file=sys.stderr)
         end_all()
         # last: nothing is left that could make another one
         remove_containers(run)

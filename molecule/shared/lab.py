@@ -619,6 +619,8 @@ class Lab:
             argv = ["podman", "exec", self.container(node.name), "timeout", "1", "systemctl", "is-system-running"]
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
             state = done.stdout.strip()
+            if not state and (ended := self.ended(node)):
+                raise LabError(f"{node.name} ended while it booted: {ended}")
             return "" if state in ("running", "degraded") else state or done.stderr.strip() or "no answer"
 
         def answers() -> str:
@@ -630,6 +632,14 @@ class Lab:
 
         wait_until(booted, f"{node.name} is up", seconds)
         wait_until(answers, f"{node.name} answers on {node.address} port 22", seconds)
+
+    def ended(self, node: Node) -> str:
+        """Return the last thing that a node said which is off; nothing of one that is on."""
+        container = self.container(node.name)
+        if podman("inspect", "--format={{.State.Status}}", container).strip() != "exited":
+            return ""
+        done = subprocess.run(["podman", "logs", "--tail=1", container], capture_output=True, text=True, check=False)
+        return (done.stdout + done.stderr).strip() or "without a word"
 
     def down(self, wanted: Sequence[str] = ()) -> list[str]:
         """Remove nodes; with the last one the network and the lab's files."""
@@ -668,7 +678,8 @@ class Lab:
             raise LabError(f"{node} is off: start it first")
         # past podman, which runs nothing in a frozen node
         index = int(Path(f"/proc/{process}/root/sys/class/net/eth0/iflink").read_text())
-        return next(link["ifname"] for link in json.loads(run(["ip", "-json", "link"])) if link["ifindex"] == index)
+        links = json.loads(run(["ip", "-json", "link"]))
+        return next(str(link["ifname"]) for link in links if link["ifindex"] == index)
 
     def cut(self, node: str, *others: str) -> None:
         """Let all packets from and to a node vanish, or those between it and others: nobody is told of a partition."""
