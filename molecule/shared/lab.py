@@ -696,6 +696,9 @@ class Lab:
 
     def mend(self, node: str) -> None:
         """Undo a cut."""
+        (found,) = self.known([node])
+        if self.inspect()[found.name]["State"]["Status"] == "paused":
+            raise LabError(f"{node} is frozen: thaw it first")
         bridge = json.loads(podman("network", "inspect", self.network))[0]["network_interface"]
         run(["ip", "link", "set", self.port(node), "master", bridge])
         self.execute(node, ["nft", NO_CUT])
