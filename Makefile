@@ -137,6 +137,14 @@ molecule: .cache/dev/.stamp ## Run a scenario on real nodes (SCENARIO=local)
 	echo "make: there is no scenario $(SCENARIO); there are: $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml))" >&2; exit 2; }
 	@$(in_dev) MOLECULE_GLOB='molecule/*/molecule.yml' molecule test --no-command-borders --scenario-name '$(SCENARIO)' $(ARGS)
 
+.PHONY: lab
+lab: ## Start three Debian nodes: make up INVENTORY=.cache/lab/lab/inventory.yml
+	@'$(PYTHON)' molecule/shared/lab.py up $(ARGS)
+
+.PHONY: lab-down
+lab-down: ## Remove them
+	@'$(PYTHON)' molecule/shared/lab.py down $(ARGS)
+
 .PHONY: bench
 bench: .cache/dev/.stamp ## Measure what the README claims (BENCH=name)
 	@for file in $(or $(BENCH:%=benchmarks/%.py),benchmarks/*.py); do $(in_dev) python "$$file" $(ARGS) || exit; done
@@ -167,7 +175,7 @@ clean: ## Remove what make has made in this directory; clusters stay
 .PHONY: help
 help: ## Show this
 	@echo "make WHAT [CLUSTER=name] [PORT_BASE=port] [NOTEBOOK_PORT=port] [INVENTORY=path] [ARGS='...']"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # ---- python environments --------------------------------------------------------------------------------------------
 
