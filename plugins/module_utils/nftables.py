@@ -442,8 +442,9 @@ def _statement(expression: Mapping[str, t.Any]) -> str:
             return "reject with tcp reset"
         case {"match": {"op": "==", "left": {"meta": {"key": "iif"}}, "right": str(name)}}:
             return f'iif "{name}"'
-        case {"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": str(name)}}:
-            return f"meta l4proto {name}"
+        case {"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": "tcp" | 6}}:
+            # by its number, where the host has no /etc/protocols
+            return "meta l4proto tcp"
         case {"match": {"op": "==", "left": {"payload": {"protocol": protocol, "field": "saddr"}}, "right": str(name)}}:
             return f"{protocol} saddr {name}"
         case {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": right}}:
@@ -479,7 +480,6 @@ def unit_text(cluster: str, nft: str, file: str) -> str:
     return f"""# {MANAGED}
 [Unit]
 Description=Who may connect to ipyparallel cluster {cluster}
-Documentation=man:nft(8)
 # as nftables.service does: the table is there before the first interface is up, and before anything listens
 DefaultDependencies=no
 Wants=network-pre.target
@@ -506,6 +506,7 @@ ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
 ProtectProc=invisible
+ProcSubset=pid
 RestrictAddressFamilies=AF_NETLINK
 RestrictNamespaces=yes
 RestrictRealtime=yes

@@ -170,6 +170,12 @@ def test_a_listing_is_what_was_loaded():
     assert nftables.parse_listing(json.dumps(LISTING)) == wanted()
 
 
+def test_a_protocol_may_be_listed_by_its_number():
+    text = json.dumps(LISTING).replace('"right": "tcp"', '"right": 6')
+    assert text != json.dumps(LISTING)
+    assert nftables.parse_listing(text) == wanted()
+
+
 def test_adjacent_intervals_may_be_listed_as_one():
     blocks = wanted(allowed=nftables.parse_cidrs(["10.0.8.0/24", "10.0.9.0/25"]), members={}, notebook_port=None)
     listing = copy.deepcopy(LISTING)
