@@ -176,11 +176,18 @@ def test_a_protocol_may_be_listed_by_its_number():
     assert nftables.parse_listing(text) == wanted()
 
 
-def test_adjacent_intervals_may_be_listed_as_one():
-    blocks = wanted(allowed=nftables.parse_cidrs(["10.0.8.0/24", "10.0.9.0/25"]), members={}, notebook_port=None)
+@pytest.mark.parametrize(
+    "elements",
+    [
+        [{"prefix": {"addr": "10.0.8.0", "len": 23}}],
+        [{"prefix": {"addr": "10.0.8.0", "len": 24}}, {"prefix": {"addr": "10.0.9.0", "len": 24}}],
+        [{"range": ["10.0.8.0", "10.0.9.254"]}, "10.0.9.255"],
+    ],
+)
+def test_a_network_may_be_listed_in_parts(elements):
     listing = copy.deepcopy(LISTING)
-    part = next(entry["set"] for entry in listing["nftables"] if entry.get("set", {}).get("name") == "allowed4")
-    part["elem"] = [{"range": ["10.0.8.0", "10.0.9.127"]}]
+    part_of("set", "allowed4")(listing)["elem"] = elements
+    blocks = wanted(allowed=nftables.parse_cidrs(["10.0.8.0/24", "10.0.9.0/24"]))
     assert nftables.parse_listing(json.dumps(listing))["set allowed4"] == blocks["set allowed4"]
 
 
