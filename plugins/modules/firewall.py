@@ -189,11 +189,16 @@ class Host:
         self.nft: str | None = module.get_bin_path("nft", opt_dirs=["/usr/sbin", "/sbin"])
         self.persistent: bool = module.params["persistent"]
 
+    def require_nft(self) -> str:
+        """Return the path of nft."""
+        if not self.nft:
+            raise FirewallError(f"there is no program nft: install it (Debian package nftables), or {SWITCH_OFF}")
+        return self.nft
+
     def run_nft(self, arguments: list[str], data: str | None = None) -> tuple[int, str, str]:
         """Run nft; return its status, what it says, and its complaint."""
-        assert self.nft
         status, output, complaint = self.module.run_command(
-            [self.nft, *arguments], data=data, environ_update={"LC_ALL": "C"}
+            [self.require_nft(), *arguments], data=data, environ_update={"LC_ALL": "C"}
         )
         if status and "Operation not permitted" in complaint:
             raise FirewallError(
@@ -340,10 +345,10 @@ def present(module: AnsibleModule) -> dict[str, t.Any]:
     host = Host(module)
     if host.persistent and not os.path.isdir(SYSTEMD_RUNS):
         raise FirewallError(f"systemd does not run here, and nothing would load the table at boot: {SWITCH_OFF}")
-    if not host.nft and not module.check_mode and params["require_nft"]:
-        raise FirewallError(f"there is no program nft: install it (Debian package nftables), or {SWITCH_OFF}")
     if not host.nft and not params["require_nft"]:
         return {**result, "missing": ["nftables"]}
+    if not module.check_mode:
+        host.require_nft()
     warn_about(module, ports, members, notebook_port, unknown)
 
     nft = host.nft or "/usr/sbin/nft"
