@@ -93,9 +93,7 @@ class ActionModule(ActionBase):
         host = task_vars.get("ansible_delegated_vars", {}).get(self._task.delegate_to, task_vars)
         words = f"{host.get('ansible_ssh_common_args') or ''} {host.get('ansible_ssh_extra_args') or ''}"
         arguments = shlex.split(str(self._templar.template(trust_as_template(words))))
-        return Login(
-            context.remote_addr, context.remote_user, context.port, context.private_key_file, tuple(arguments)
-        )
+        return Login(context.remote_addr, context.remote_user, context.port, context.private_key_file, tuple(arguments))
 
     def _remove(self, directory: str, tunnel: Tunnel) -> dict[str, t.Any]:
         if not is_ours(directory):

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import typing as t
 from collections.abc import Callable, Iterable, Mapping
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import paths, report
 
+PATHS = "__ipyparallel_common_paths"
 PREFLIGHT = "__ipyparallel_common_host"
 PASSWORD = "__ipyparallel_notebook_password"  # noqa: S105 - the name of a variable
 HOST_ROLES = ("controller", "engines", "notebook")
@@ -64,6 +66,49 @@ def notebooks(hostvars: Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:
     return found
 
 
+def host_address(values: Mapping[str, t.Any]) -> str:
+    """Return the address from which a host reaches the controller, as its variables *values* say; empty if unknown.
+
+    This is the one place that decides it.
+    """
+    found = (
+        values.get("ipyparallel_address"),
+        (values.get(PATHS) or {}).get("address"),
+        (values.get(PREFLIGHT) or {}).get("address"),
+        ((values.get("ansible_facts") or {}).get("default_ipv4") or {}).get("address"),
+    )
+    return next((str(address) for address in found if address), "")
+
+
+def firewall_hosts(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> dict[str, dict[str, t.Any]]:
+    """Return what module ``firewall`` needs to know of *hosts*, as far as this run has looked at them.
+
+    A notebook that listens on loopback only needs no guard.
+    """
+    found: dict[str, dict[str, t.Any]] = {}
+    for host in hosts:
+        values = hostvars[host]
+        address = host_address(values)
+        if not address:
+            continue
+        notebook = (values.get(PREFLIGHT) or {}).get("notebook") or {}
+        guarded = notebook and not is_loopback(str(notebook["address"]))
+        found[host] = {
+            "address": address,
+            "roles": list(values.get("ipyparallel_host_roles") or []),
+            "notebook_port": int(notebook["port"]) if guarded else None,
+        }
+    return found
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether only this host itself reaches *address*, an IP address or a name."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
 class FilterModule:
     """The filters, by name."""
 
@@ -72,6 +117,7 @@ class FilterModule:
         return {
             "cluster_paths": cluster_paths,
             "engine_counts": engine_counts,
+            "firewall_hosts": firewall_hosts,
             "host_roles": host_roles,
             "notebooks": notebooks,
             "requirement_lines": requirement_lines,

@@ -109,6 +109,11 @@ options:
     description: Interval of the hub's heartbeat in milliseconds, checked.
     type: int
     default: 500
+  allowed_cidrs:
+    description: Addresses and CIDRs from which clients may come directly, checked.
+    type: list
+    elements: str
+    default: []
   pools:
     description: The pools of engines, each with C(name), and optionally C(count) and C(environment).
     type: list
@@ -187,6 +192,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector impo
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import InstallError, probe
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.managers import MANAGERS
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.nftables import FirewallError, parse_cidrs
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.passwords import PasswordError, check_password, take
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import PoolError, read_variables, resolve_pools
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.preflight import (
@@ -240,6 +246,7 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
     if password is not None:
         check_password(password)
     check_tuning(params["heartbeat_ms"], params["uv"])
+    parse_cidrs(params["allowed_cidrs"])
     read_variables(params["engines_environment"], "ipyparallel_engines_environment")
     cores = len(os.sched_getaffinity(0))
     pools = resolve_pools(params["pools"], params["engines_per_host"], cores, "controller" in roles)
@@ -313,13 +320,14 @@ def main() -> None:
             "engines_per_host": {"type": "raw"},
             "engines_environment": {"type": "dict", "default": {}},
             "heartbeat_ms": {"type": "int", "default": 500},
+            "allowed_cidrs": {"type": "list", "elements": "str", "default": []},
             "pools": {"type": "list", "elements": "dict", "default": [{"name": "default"}]},
         },
         supports_check_mode=True,
     )
     try:
         module.exit_json(changed=False, **check_host(module))
-    except (ConnectorError, InstallError, PasswordError, PoolError, PreflightError) as error:
+    except (ConnectorError, FirewallError, InstallError, PasswordError, PoolError, PreflightError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"cannot look at the state of cluster {module.params['cluster']}: {error}")

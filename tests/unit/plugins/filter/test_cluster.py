@@ -122,3 +122,43 @@ def test_every_filter_that_is_used_is_there():
 def test_the_variables_that_filters_read_are_registered(variable):
     texts = [path.read_text() for path in ROOT.glob("roles/*/tasks/*.yml")]
     assert any(f"register: {variable}\n" in text for text in texts)
+
+
+PREFLIGHT = "__ipyparallel_common_host"
+PATHS = "__ipyparallel_common_paths"
+
+
+@pytest.mark.parametrize(
+    ("values", "address"),
+    [
+        ({"ipyparallel_address": "10.0.0.1", PATHS: {"address": "10.0.0.2"}}, "10.0.0.1"),
+        ({PATHS: {"address": "10.0.0.2"}, PREFLIGHT: {"address": "10.0.0.3"}}, "10.0.0.2"),
+        ({PREFLIGHT: {"address": "10.0.0.3"}, "ansible_facts": {"default_ipv4": {"address": "10.0.0.4"}}}, "10.0.0.3"),
+        ({"ansible_facts": {"default_ipv4": {"address": "10.0.0.4"}}}, "10.0.0.4"),
+        ({PREFLIGHT: {}, "ansible_facts": {"default_ipv4": {}}, "ansible_host": "10.0.0.5"}, ""),
+        ({}, ""),
+    ],
+)
+def test_host_address(values, address):
+    assert filters.host_address(values) == address
+
+
+@pytest.mark.parametrize(
+    ("address", "port"),
+    [("127.0.0.1", None), ("::1", None), ("localhost", None), ("0.0.0.0", 8888), ("10.0.0.1", 8888), ("node1", 8888)],
+)
+def test_firewall_hosts(address, port):
+    hostvars = {
+        "node1": {
+            "ipyparallel_address": "10.0.0.1",
+            "ipyparallel_host_roles": ["notebook"],
+            PREFLIGHT: {"notebook": {"address": address, "port": 8888}},
+        },
+        "node2": {PATHS: {"address": "10.0.0.2"}},
+        "node3": {},
+        "node4": {"ipyparallel_address": "10.0.0.4"},
+    }
+    assert filters.firewall_hosts(hostvars, ["node1", "node2", "node3"]) == {
+        "node1": {"address": "10.0.0.1", "roles": ["notebook"], "notebook_port": port},
+        "node2": {"address": "10.0.0.2", "roles": [], "notebook_port": None},
+    }

@@ -93,6 +93,7 @@ def remember(tmp_path, name=CLUSTER, text=None, **changes):
         ({"engines_per_host": -1}, ["-1", "ipyparallel_engines_per_host", "0 or more"]),
         ({"engines_per_host": "many"}, ["'many'", "ipyparallel_engines_per_host"]),
         ({"pools": [{"name": "A"}]}, ["'A'", "ipyparallel_engines_pools[0].name"]),
+        ({"allowed_cidrs": ["office"]}, ["'office'", "ipyparallel_allowed_cidrs"]),
         ({"notebook_port": 24100}, ["24100", "ipyparallel_notebook_port"]),
         ({"notebook_port": 99999}, ["99999", "ipyparallel_notebook_port", "65535"]),
         ({"notebook_password": "short"}, ["8 characters", "ipyparallel_notebook_password"]),
