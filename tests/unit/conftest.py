@@ -132,7 +132,8 @@ def account() -> pwd.struct_passwd:
     """An account without rights, for what only root can do."""
     if os.geteuid() != 0:
         pytest.skip("only root can act as another account")
-    return pwd.getpwnam("nobody")
+    # not nobody: systemd refuses to run anything as that
+    return pwd.getpwnam("daemon")
 
 
 @pytest.fixture

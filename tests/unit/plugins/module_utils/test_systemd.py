@@ -32,6 +32,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import
     check_definition,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.systemd import Systemd
+from ansible_collections.ipyparallel.cluster.plugins.modules import process
 
 SYSTEMD = next((path for path in ("/usr/lib/systemd/systemd", "/lib/systemd/systemd") if os.path.exists(path)), None)
 needs_systemd = pytest.mark.skipif(
@@ -766,6 +767,114 @@ def test_a_failure_has_systemds_reason_and_the_end_of_the_log(manager, fake, ver
         assert part in str(caught.value)
     # nothing goes on after it
     assert [call.split()[1] for call in fake.calls() if call.startswith("systemctl")][-1] == verb
+
+
+# ---- by module process
+
+
+@pytest.fixture
+def module(manager, run_module, tmp_path):
+    """Module process with this manager."""
+    (tmp_path / "prefix").mkdir()
+    (tmp_path / "prefix" / "current").symlink_to(sys.prefix)
+    places = {"config": manager.config, "log": "/log", "run": "/run/alpha", "prefix": str(tmp_path / "prefix")}
+
+    def run(name, **arguments):
+        return run_module(process, cluster="alpha", manager="systemd", name=name, **places, **arguments)
+
+    return run
+
+
+@needs_systemd
+def test_the_module_changes_once_and_says_so_before(manager, fake, module, python):
+    file = {"path": f"{manager.config}/x.json", "content": "{}"}
+    arguments = {"name": "engines-default", "command": ["/bin/true"], "instances": 2, "ends": "main", "files": [file]}
+    both = ["start engines-default-0", "start engines-default-1"]
+
+    result = module(check=True, diff=True, **arguments)
+    assert (result["changed"], result["actions"]) == (True, both)
+    assert f"{POOL}@.service" in result.text
+    assert fake.calls() == []
+    assert (os.listdir(manager.config), os.listdir(manager.unit_directory)) == ([], [])
+
+    assert module(**arguments)["actions"] == both
+    assert fake.calls() == [
+        "systemctl daemon-reload",
+        f"systemctl enable --quiet {POOL}.target",
+        f"systemctl start {POOL}@0.service {POOL}@1.service {POOL}.target",
+    ]
+    assert sorted(os.listdir(manager.config)) == ["end_leftovers.py", "x.json"]
+
+    (digest,) = set(manager.laid_down("engines-default").values())
+    child = python(environment={"IPYPARALLEL_DEFINITION": digest})
+    state = {"ActiveState": "active", "SubState": "running", "MainPID": str(child.pid)}
+    fake.says(*({"Id": f"{POOL}@{number}.service", **state} for number in (0, 1)))
+    for check in (True, False):
+        result = module(check=check, **arguments)
+        assert (result["changed"], result["actions"]) == (False, [])
+    assert fake.calls() == []
+    assert [one["state"] for one in result["processes"]] == ["running"] * 2
+
+    # interrupted before it was enabled
+    os.unlink(f"{manager.unit_directory}/multi-user.target.wants/{POOL}.target")
+    assert module(check=True, **arguments)["changed"]
+    assert module(**arguments)["changed"]
+    assert f"systemctl enable --quiet {POOL}.target" in fake.calls()
+
+    ends = ["stop engines-default-0", "stop engines-default-1"]
+    for check in (True, False):
+        assert module("engines-default", state="absent", check=check, files=[file])["actions"] == ends
+    assert fake.calls() == [
+        f"systemctl stop {POOL}@0.service {POOL}@1.service",
+        "systemctl daemon-reload",
+        f"systemctl stop '{POOL}.targe[t]'",
+    ]
+    fake.says()
+    assert [path for path in Path(manager.unit_directory).rglob("*") if not path.is_dir()] == []
+    assert not module("engines-default", state="absent", files=[file])["changed"]
+
+
+@needs_systemd
+def test_what_systemd_refuses_changes_nothing(manager, fake, module):
+    result = module("controller", command=["/bin/true"], hardening={"NoNewPriviledges": True})
+    assert result["failed"]
+    assert "NoNewPriviledges" in result["msg"]
+    assert (os.listdir(manager.config), os.listdir(manager.unit_directory)) == ([], [])
+    assert fake.calls() == []
+
+
+@needs_systemd
+def test_what_root_lays_down_for_an_account(manager, module, account, common_path):
+    state = common_path / "state"
+    files = [
+        {"path": f"{manager.config}/x.json", "content": "{}"},
+        {"path": f"{state}/y.pem", "secret": "correct horse"},
+    ]
+    directories = [{"path": str(state)}]
+    result = module("controller", command=["/bin/true"], files=files, directories=directories, account=account.pw_name)
+    assert not result.get("failed"), result["msg"]
+
+    def told(path):
+        found = os.lstat(path)
+        return found.st_uid, stat.S_IMODE(found.st_mode)
+
+    # the account reads its settings, and cannot change what it is started with
+    assert told(f"{manager.config}/x.json") == (0, 0o644)
+    assert told(manager.paths("controller")[2]) == (0, 0o644)
+    assert told(state) == (account.pw_uid, 0o700)
+    assert told(state / "y.pem") == (account.pw_uid, 0o600)
+
+    # what it puts in their place leads root nowhere
+    (common_path / "roots").mkdir(mode=0o755)
+    (common_path / "roots" / "y.pem").write_text("root's")
+    shutil.rmtree(state)
+    state.symlink_to("roots")
+    os.chown(state, account.pw_uid, account.pw_gid, follow_symlinks=False)
+    for given in ({"command": ["/bin/true"]}, {"state": "absent"}):
+        result = module("controller", files=files, account=account.pw_name, **given)
+        assert result["failed"]
+        assert "Permission denied" in result["msg"]
+        assert (common_path / "roots" / "y.pem").read_text() == "root's"
 
 
 # ---- what an engine leaves behind
