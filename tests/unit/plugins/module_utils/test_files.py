@@ -177,8 +177,17 @@ def who():
     return os.geteuid(), os.getegid(), os.getgroups()
 
 
-def test_root_is_the_account_for_a_while(account, common_path):
+@pytest.fixture
+def further_group(account):
+    before = os.getgroups()
+    os.setgroups([0, 4711])
+    yield
+    os.setgroups(before)
+
+
+def test_root_is_the_account_for_a_while(account, further_group, common_path):
     before = who()
+    assert 4711 in before[2]
     (common_path / "secret").write_text("")
     (common_path / "secret").chmod(0o600)
     with files.acting_as(account.pw_uid, account.pw_gid):

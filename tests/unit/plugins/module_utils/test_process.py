@@ -277,8 +277,10 @@ signal.signal(signal.SIGTERM, lambda *_: (child.kill(), child.wait(), sys.exit()
 """
 
 
-def test_root_sees_the_processes_of_an_account(account):
+def test_root_sees_the_processes_of_an_account(account, monkeypatch):
     """In many containers root may not look at what is another's, so it looks as that account."""
+    looked, acting_as = [], process.acting_as
+    monkeypatch.setattr(process, "acting_as", lambda *ids: looked.append(ids) or acting_as(*ids))
     script = "echo ready; read -r line"
     child = subprocess.Popen(
         ["/bin/sh", "-c", script],
@@ -293,7 +295,9 @@ def test_root_sees_the_processes_of_an_account(account):
     with child:
         assert child.stdout.readline() == b"ready\n"
         assert [found.pid for found in running_processes(CLUSTER)] == [child.pid]
+        looked.clear()
         assert process.process_environ(child.pid)["IPYPARALLEL_FINGERPRINT"] == "ffff"
+        assert looked == [(account.pw_uid, account.pw_gid)]
         with process.as_owner_of(child.pid):
             assert (os.geteuid(), os.getegid()) == (account.pw_uid, account.pw_gid)
         assert os.geteuid() == 0

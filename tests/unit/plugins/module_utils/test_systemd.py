@@ -902,7 +902,19 @@ def script(tmp_path):
 
 
 def clean_up(script, invocation):
-    return subprocess.Popen([sys.executable, "-IS", str(script)], env={"INVOCATION_ID": invocation})
+    """Start the script, and let it say when it waits."""
+    code = f"""
+import time
+sleep = time.sleep
+time.sleep = lambda seconds: (print("waits", flush=True), sleep(seconds))
+exec(compile(open({str(script)!r}).read(), "script", "exec"))
+"""
+    return subprocess.Popen(
+        [sys.executable, "-IS", "-c", code],
+        env={"INVOCATION_ID": invocation},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_what_is_left_is_ended_and_nothing_else(script, python):
@@ -917,7 +929,8 @@ def test_what_is_left_is_ended_and_nothing_else(script, python):
         python(),
     ]
     with clean_up(script, ours) as done:
-        assert done.wait(timeout=30) == 0
+        done.communicate(timeout=30)
+    assert done.returncode == 0
     assert polite.wait(timeout=5) == -signal.SIGTERM
     assert deaf.wait(timeout=5) == -signal.SIGKILL
     assert [stranger.poll() for stranger in strangers] == [None] * len(strangers)
@@ -928,11 +941,14 @@ def test_what_ends_by_itself_is_not_signalled(script, python, tmp_path):
     path.touch()
     nanny = python(ENDS_BY_ITSELF.format(path=str(path)), environment={"INVOCATION_ID": "a" * 32})
     with clean_up(script, "a" * 32) as done:
+        assert done.stdout.readline() == "waits\n"
         path.unlink()
-        assert done.wait(timeout=30) == 0
+        done.communicate(timeout=30)
+    assert done.returncode == 0
     assert nanny.wait(timeout=5) == 5
 
 
 def test_where_nothing_is_left_nothing_is_waited_for(script):
     with clean_up(script, "b" * 32) as done:
-        assert done.wait(timeout=1.5) == 0
+        assert done.communicate(timeout=30)[0] == ""
+    assert done.returncode == 0
