@@ -29,9 +29,11 @@ def identity(account: Account) -> dict[str, Any]:
 
 
 def starts(account: Account) -> dict[str, int]:
-    """Return how often controller and engine have started, by their logs."""
-    marks = {"controller": "Hub listening on", "engines-default-0": "Completed registration with id"}
-    return {name: (account.state / f"log/{name}.log").read_text().count(mark) for name, mark in marks.items()}
+    """Return how often controller and engine have started, by their manager's log; each has started at least once."""
+    log = (account.state / "log/supervisord.log").read_text()
+    found = {name: log.count(f"spawned: '{name}' with pid") for name in ("controller", "engines-default-0")}
+    assert all(found.values()), found
+    return found
 
 
 def is_whole(account: Account) -> None:
