@@ -9,10 +9,12 @@ engines must have the same minor version of Python.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import fcntl
 import os
 import time
 import typing as t
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import ConnectorError, parse_half
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text
@@ -28,6 +30,10 @@ HUB_ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "timeout": {"type": "float", "default": 30.0},
 }
 """The options shared by every module that talks to a hub (documentation fragment ``hub``)."""
+
+
+F_SETPIPE_SZ = 1031  # linux/fcntl.h; module fcntl has it from Python 3.10 on
+PIPE_SIZE = 1024 * 1024  # as large as every account may have it
 
 
 class HubError(Exception):
@@ -53,8 +59,26 @@ def respawn(module: AnsibleModule, python: str) -> bool:
             msg=f"the cluster's Python {python} does not exist on this host: deploy the cluster first "
             "(playbook ipyparallel.cluster.deploy)"
         )
-    respawn_module(python)
+    # it writes all arguments of the module into a pipe that nobody reads yet, and hangs when that holds 64 kB only
+    with _large_pipes():
+        respawn_module(python)
     return True
+
+
+@contextlib.contextmanager
+def _large_pipes() -> Iterator[None]:
+    pipe = os.pipe
+
+    def large_pipe() -> tuple[int, int]:
+        ends = pipe()
+        fcntl.fcntl(ends[1], F_SETPIPE_SZ, PIPE_SIZE)
+        return ends
+
+    os.pipe = large_pipe
+    try:
+        yield
+    finally:
+        os.pipe = pipe
 
 
 def connect(connector: str, timeout: float) -> ipyparallel.Client:
