@@ -221,7 +221,7 @@ class Trial:
     tasks: int
     """Load-balanced tasks that the hub had on the engine at the start."""
     done: int
-    """Tasks of others that the engine had done at the start."""
+    """Tasks of others that the engine had done at the start, at most."""
     direct: int = 0
     """Direct no-ops that were answered in the meantime."""
     first_direct: float | None = None
@@ -241,12 +241,12 @@ def judge_trial(trial: Trial, tasks: int, done: int, *, now: float, limits: Limi
     Args:
         trial: what is under way.
         tasks: load-balanced tasks that the hub has on the engine now.
-        done: tasks of others that the engine has done now.
+        done: tasks of others that the engine has done now, at least: the hub counts the no-ops too.
         now: the time.
         limits: how long to wait.
         controller_age: of the controller.
     """
-    if (tasks, done) != (trial.tasks, trial.done):
+    if tasks != trial.tasks or done > trial.done:
         return "busy"
     patience = limits.wedged_at_start if controller_age < limits.young else limits.wedged
     if trial.direct >= 3 and trial.first_direct is not None and now - trial.first_direct >= patience:

@@ -70,6 +70,7 @@ CLIENT_SECONDS = 1800.0  # a client keeps what nobody answered, and its history
 CHILDREN = ("iopub", "direct", "control", "task", "broadcast", "broadcast 0", "broadcast 1", "heartbeat")
 """The schedulers of ipcontroller in the order in which it starts them, at a broadcast depth of 1."""
 WAYS = ("direct", "broadcast", "load-balanced")
+MISSING_SHORTLY = 5.0  # from then on the state tells; a line is written when it lasts
 LITTLE_SPACE = 32 * 1024 * 1024
 MANY_FILES = 0.8
 
@@ -201,6 +202,9 @@ class Watchdog:
         self.unassigned = 0
         self.queue_question: tuple[hub.Answer, float, float] | None = None
         self.own_done: collections.Counter[int] = collections.Counter()
+        """No-ops of the watchdog that came back, by engine; the hub counts them as work."""
+        self.own_sent: collections.Counter[int] = collections.Counter()
+        """Those that were sent and came back or will."""
         self.completed_before = 0
         self.no_ops: dict[str, tuple[ipyparallel.AsyncResult, int, float]] = {}
         self.finished: list[ipyparallel.AsyncResult] = []
@@ -266,11 +270,15 @@ class Watchdog:
             missing = {e: self.missing_since.get(e, now) for e in missing_engines(self.expected, self.engines)}
             self.missing_since = missing
         lasting = [engine for engine, since in missing.items() if now - since >= self.limits.missing]
+        short = [since for since in missing.values() if now - since >= MISSING_SHORTLY]
         text = f"{len(lasting)} of {len(self.expected)} engines are missing: {shorten(lasting)}" if lasting else ""
         # the first text stays while the problem does
         self._condition("missing", text)
         self.journal.now(self.conditions)
-        state = state_of(self.client is not None and self.queue_question_is_fresh(now), self.conditions)
+        state = state_of(
+            self.client is not None and self.queue_question_is_fresh(now),
+            {**self.conditions, **dict.fromkeys(["missing"] if short else [], "")},
+        )
         if state != self.state:
             seconds = time.time() - self.state_since
             self.journal.say(f"{state}, after {seconds:.1f} s {self.state}")
@@ -418,6 +426,7 @@ class Watchdog:
                 # a new hub counts from the beginning
                 self.completed_before += self._completed(before)
                 self.own_done.clear()
+                self.own_sent.clear()
         if self.queue_question is None and self._due("queue", QUEUE_EVERY, now):
             main = process_stat(self.main)
             self.queue_question = (hub.ask_queue(self.client), now, main.seconds if main else 0.0)
@@ -616,6 +625,7 @@ class Watchdog:
                 heard = way != "direct" or result.wait_for_output(0)
                 if number >= 0:
                     self.own_done[number] += ended == "done"
+                    self.own_sent[number] += ended == "done"
                 self.finished.append(result)
                 del self.no_ops[way]
                 if way != "control":
@@ -646,7 +656,7 @@ class Watchdog:
         """Try engines whose load-balanced work does not go on; most of them simply work."""
         for engine in self.engines.values():
             counts = self.queue.get(engine.number, {})
-            tasks, done = counts.get("tasks", 0), counts.get("completed", 0) - self.own_done[engine.number]
+            tasks, done = counts.get("tasks", 0), counts.get("completed", 0)
             before = self.suspects.get(engine.ident)
             if not tasks or before is None or before[:2] != (tasks, done):
                 self.suspects[engine.ident] = (tasks, done, now)
@@ -668,6 +678,7 @@ class Watchdog:
         if engine.ident in self.trials:
             return
         counts = self.queue.get(engine.number, {})
+        # at most so many were of others; what is sent and not seen yet makes it fewer
         done = counts.get("completed", 0) - self.own_done[engine.number]
         self.trials[engine.ident] = Trial(engine.ident, engine.number, now, counts.get("tasks", 0), done)
         self.trial_tasks[engine.ident] = hub.no_op(self.client, "load-balanced", engine.number, NO_OP_LIMIT)
@@ -694,6 +705,7 @@ class Watchdog:
                 self.finished.append(self.trial_tasks[ident])
             if ended and ended != "TaskTimeout":
                 self.own_done[trial.number] += ended == "done"
+                self.own_sent[trial.number] += ended == "done"
                 self._end_trial(ident)
                 continue
             if ended:  # it did not begin: once more
@@ -702,9 +714,11 @@ class Watchdog:
                 continue
             last = trial.last_direct if trial.last_direct is not None else trial.started
             if ident not in self.trial_directs and now - last >= 1.0:
+                self.own_sent[trial.number] += 1
                 self.trial_directs[ident] = (hub.no_op(self.client, "direct", trial.number, NO_OP_LIMIT), now)
             counts = self.queue.get(trial.number, {})
-            done = counts.get("completed", 0) - self.own_done[trial.number]
+            # at least so many were of others
+            done = counts.get("completed", 0) - self.own_sent[trial.number]
             found = process_stat(self.main)
             age = found.age if found else 0.0
             verdict = judge_trial(trial, counts.get("tasks", 0), done, now=now, limits=self.limits, controller_age=age)

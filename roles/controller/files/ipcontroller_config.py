@@ -7,6 +7,7 @@ every service manager. Settings that are no secret are in ``ipcontroller.json`` 
 
 import ctypes
 import json
+import logging
 import os
 import pathlib
 import signal
@@ -137,11 +138,32 @@ def let_engines_reconnect():
     TaskScheduler.dispatch_query_reply = dispatch_query_reply
 
 
+def keep_the_log_readable():
+    """Leave out the lines that the hub writes for each task and each question: hundreds a second when it is busy."""
+    each = {
+        "client::client %r requested %r",
+        "queue::client %r submitted request %r to %s",
+        "queue::request %r completed on %s",
+        "task::task %r arrived on %r",
+        "task::task %r finished on %s",
+    }
+
+    class Quiet(logging.Filter):
+        def filter(self, record):
+            return record.levelno > logging.INFO or (
+                record.msg not in each
+                and not str(record.msg).startswith(("broadcast:: broadcast ", "Dropping records"))
+            )
+
+    logging.getLogger("IPController").addFilter(Quiet())
+
+
 try:
     configure(get_config(), pathlib.Path(os.environ["IPYPARALLEL_STATE"]))  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
     drop_stale_engines(pathlib.Path(os.environ["IPYPARALLEL_STATE"]))
     live_and_die_as_one()
     let_engines_reconnect()
+    keep_the_log_readable()
 except BaseException:  # noqa: BLE001 - whatever it is
     # ipcontroller would go on with its defaults: other ports and no encryption
     traceback.print_exc()

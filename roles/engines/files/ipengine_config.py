@@ -7,6 +7,7 @@ code of it, so all but letters, digits and hyphens is written as ``_`` and two h
 """
 
 import json
+import logging
 import os
 import pathlib
 import re
@@ -31,8 +32,14 @@ def configure(c):
     c.Session.session = "__".join([*map(quote, place), core, str(os.getpid()), secrets.token_hex(8)])
 
 
+def keep_the_log_readable():
+    """Leave out the line that an engine writes for each task."""
+    logging.getLogger("IPEngine").addFilter(lambda record: not str(record.msg).startswith("Handling "))
+
+
 try:
     configure(get_config())  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
+    keep_the_log_readable()
 except BaseException:  # noqa: BLE001 - whatever it is
     # ipengine would go on with its defaults
     traceback.print_exc()
