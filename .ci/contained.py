@@ -30,7 +30,7 @@ def processes() -> dict[int, tuple[int, str, list[str]]]:
     for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
         try:
             with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-                name, _, rest = file.read().partition(" (")[2].rpartition(") ")
+                name, _between, rest = file.read().partition(" (")[2].rpartition(") ")
             with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
                 command = file.read().split("\0")
         except (FileNotFoundError, ProcessLookupError):
