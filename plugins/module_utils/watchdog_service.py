@@ -874,7 +874,7 @@ def serve(watchdog: Watchdog, port: int) -> http.server.ThreadingHTTPServer:
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 60}, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 2}, daemon=True).start()
     return server
 
 
