@@ -508,6 +508,7 @@ class Watchdog:
         """Return whether nobody answers on the control channel, while direct work is done."""
         if not self.engines or any(e.silence(now) < 4.0 and e.ended is None for e in self.engines.values()):
             self.failures.pop("control", None)
+            self.no_ops.pop("control", None)
             return False
         # somebody has to do something that is not on this channel
         if "control" not in self.no_ops and "control" not in self.failures:
@@ -620,6 +621,8 @@ class Watchdog:
 
     def _read_no_ops(self, now: float) -> None:
         for way, (result, number, started) in list(self.no_ops.items()):
+            if way == "control":
+                continue  # see `_control_is_dead`
             ended = hub.outcome(result)
             if ended and (way != "direct" or result.wait_for_output(0) or now - started > NO_OP_LIMIT):
                 heard = way != "direct" or result.wait_for_output(0)
@@ -628,11 +631,10 @@ class Watchdog:
                     self.own_sent[number] += ended == "done"
                 self.finished.append(result)
                 del self.no_ops[way]
-                if way != "control":
-                    self._judge_way(way, False, now)
+                self._judge_way(way, False, now)
                 if way == "direct":
                     self._judge_way("published", not heard and ended == "done", started)
-            elif not ended and now - started > NO_OP_LIMIT and way != "control":
+            elif not ended and now - started > NO_OP_LIMIT:
                 # the engine may have got work in the meantime
                 engine = next((e for e in self.engines.values() if e.number == number), None)
                 failed = way == "scheduler" or (engine is not None and self._is_idle_but_for(number, way))
@@ -872,7 +874,7 @@ def serve(watchdog: Watchdog, port: int) -> http.server.ThreadingHTTPServer:
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 60}, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 2}, daemon=True).start()
     return server
 
 

@@ -440,8 +440,8 @@ def test_the_role_brings_what_it_imports():
     laid_down = {line.split("/")[-1].strip('"\n') for line in role.read_text().splitlines() if "_library }}/" in line}
     code = (
         "import sys, ansible_collections.ipyparallel.cluster.plugins.module_utils.watchdog_service\n"
-        "names = [name for name in sys.modules if name.startswith('ansible_collections.ipyparallel.cluster.plugins.')]\n"
-        "print(*(name.split('.')[-1] + '.py' for name in names if '.module_utils.' in name))"
+        "names = [name.split('.') for name in sys.modules if name.startswith('ansible_collections.ipyparallel.')]\n"
+        "print(*(name[-1] + '.py' for name in names if 'module_utils' in name[:-1]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert laid_down == set(done.stdout.split())
