@@ -274,7 +274,8 @@ def missing_directories(params: dict[str, t.Any], manager: Manager, files: list[
     # what the processes of another account have to read is not theirs, and no secret
     wanted.update(dict.fromkeys(manager.directories, 0o755 if params["account"] else 0o700))
     for file in files:
-        wanted.setdefault(os.path.dirname(file.path), 0o700)
+        ours = params["account"] and is_below(file.path, params["config"])
+        wanted.setdefault(os.path.dirname(file.path), 0o755 if ours else 0o700)
     return {path: mode for path, mode in sorted(wanted.items()) if not os.path.isdir(path)}
 
 

@@ -36,8 +36,11 @@ class Client:
         self.queue = queue or {}
         self.asked = []
         self.told = []
-        self.session = self
+        self.session = self._io_loop = self
         self._query_socket = "query"
+
+    def add_callback(self, callback, *arguments, **options):
+        callback(*arguments, **options)
 
     def send(self, socket, message, content):
         self.told.append((socket, message, content))

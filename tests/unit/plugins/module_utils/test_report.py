@@ -52,6 +52,34 @@ def lines_of(text):
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
+@pytest.mark.parametrize(
+    ("health", "lines"),
+    [
+        ({}, []),
+        (
+            {"state": "absent", "since": "", "problems": [], "repairs": []},
+            ["health NO WATCHDOG answers: nobody repairs this cluster"],
+        ),
+        (
+            {
+                "state": "degraded",
+                "since": "2026-01-02T03:04:05",
+                "problems": ["the disk is full at /state"],
+                "repairs": [{"time": "2026-01-02T03:04:09", "text": "repair: forgot engine 3"}],
+            },
+            [
+                "health degraded since 2026-01-02T03:04:05",
+                "the disk is full at /state",
+                "2026-01-02T03:04:09 repair: forgot engine 3",
+            ],
+        ),
+    ],
+)
+def test_what_the_watchdog_says_is_in_the_status(health, lines):
+    without = lines_of(report.status(CLUSTER))
+    assert [line for line in lines_of(report.status({**CLUSTER, "health": health})) if line not in without] == lines
+
+
 @pytest.mark.parametrize(("count", "text"), [(0, "0 engines"), (1, "1 engine"), (2, "2 engines")])
 def test_plurals(count, text):
     assert report.plural(count, "engine") == text

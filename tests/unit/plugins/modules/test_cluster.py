@@ -92,6 +92,7 @@ def test_a_running_cluster(info, state, client, monkeypatch, check):
         "missing": ["node1 default/0"],
         "notebooks": NOTEBOOKS,
         "queue": {"queued": 3},
+        "health": {"state": "absent", "since": "", "problems": [], "repairs": []},
     }
     assert client.closed
     for secret in (IDENTITY.key, IDENTITY.curve_publickey, IDENTITY.curve_secretkey):
