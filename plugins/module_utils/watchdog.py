@@ -53,6 +53,26 @@ class Limits:
     """Between two ends of the controller, by how many there were within the last hour."""
 
 
+def make_limits(given: Mapping[str, t.Any]) -> Limits:
+    """Return the limits, with those that are *given* in place of the watchdog's own.
+
+    Raises:
+        ValueError: there is no such limit, or a value is no time.
+    """
+    names = [field.name for field in dataclasses.fields(Limits)]
+    limits: dict[str, t.Any] = {}
+    for name, value in given.items():
+        if name not in names:
+            raise ValueError(f"there is no {name!r}: there are {', '.join(names)}")
+        try:
+            limits[name] = tuple(float(part) for part in value) if name == "pauses" else float(value)
+        except (TypeError, ValueError):
+            limits[name] = ()
+        if limits[name] == () or min([limits[name]] if name != "pauses" else limits[name]) < 0:
+            raise ValueError(f"{value!r} is not a time in seconds: give {name!r} a number of 0 or more")
+    return Limits(**limits)
+
+
 class Action(t.NamedTuple):
     """Something to do, and why."""
 

@@ -39,7 +39,6 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.watchdog impor
     Action,
     Controller,
     Departed,
-    Limits,
     Trial,
     Watched,
     half_dead,
@@ -47,6 +46,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.watchdog impor
     judge_engines,
     judge_ghosts,
     judge_trial,
+    make_limits,
     missing_engines,
     name_of,
     older_doubles,
@@ -125,7 +125,7 @@ class Settings:
     state: str
     connector: str
     certificate: str = ""
-    limits: dict[str, float] = dataclasses.field(default_factory=dict)
+    limits: dict[str, t.Any] = dataclasses.field(default_factory=dict)
 
 
 class Event(t.NamedTuple):
@@ -165,7 +165,7 @@ class Watchdog:
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
-        self.limits = Limits(**settings.limits)
+        self.limits = make_limits(settings.limits)
         self.clock = clock
         self.journal = Journal()
         self.conditions: dict[str, str] = {}
@@ -200,6 +200,7 @@ class Watchdog:
 
         self.queue: dict[int, dict[str, int]] = {}
         self.unassigned = 0
+        self.queue_asked = 0.0
         self.queue_question: tuple[hub.Answer, float, float] | None = None
         self.own_done: collections.Counter[int] = collections.Counter()
         """No-ops of the watchdog that came back, by engine; the hub counts them as work."""
@@ -215,6 +216,9 @@ class Watchdog:
         self.waits: dict[str, tuple[float, float, int, int]] = {}
         self.suspects: dict[str, tuple[int, int, float]] = {}
         self.untried: set[str] = set()
+        self.checks: dict[str, tuple[ipyparallel.AsyncResult, tuple[int, int], float | None]] = {}
+        self.stale: dict[str, tuple[int, int]] = {}
+        """Direct and load-balanced work that the hub believes to be on an engine, and is not."""
         self.turn = 0
 
         self.certificate_days: float | None = None
@@ -409,8 +413,10 @@ class Watchdog:
         self.client = None
         self.queue_question = None
         for kept in (self.questions, self.ghost_questions, self.no_ops, self.trials, self.trial_tasks, self.suspects):
-            kept.clear()  # type: ignore[attr-defined]
+            kept.clear()
         self.trial_directs.clear()
+        self.checks.clear()
+        self.stale.clear()
         self.failures.clear()
         self.finished.clear()
         for engine in self.engines.values():
@@ -421,7 +427,7 @@ class Watchdog:
         if self.queue_question and self.queue_question[0].done():
             before = self.queue
             self.queue, self.unassigned = hub.queue_of(self.queue_question[0].result())
-            self.queue_question = None
+            self.queue_asked, self.queue_question = self.queue_question[1], None
             if sum(c["completed"] for c in before.values()) > sum(c["completed"] for c in self.queue.values()):
                 # a new hub counts from the beginning
                 self.completed_before += self._completed(before)
@@ -593,6 +599,7 @@ class Watchdog:
     def _look_at_work(self, now: float) -> None:
         self._read_no_ops(now)
         self._read_trials(now)
+        self._read_checks(now)
         self._suspect(now)
         idle = [e for e in self.engines.values() if self._is_idle(e)]
         for ident in [e.ident for e in idle if e.ident in self.untried] if now >= self._next.get("work", 0.0) else []:
@@ -603,8 +610,14 @@ class Watchdog:
             self._start_round(idle, now)
 
     def _is_idle(self, engine: Watched) -> bool:
-        counts = self.queue.get(engine.number, {})
-        return not (counts.get("queue") or counts.get("tasks") or engine.ident in self.trials or engine.owes)
+        waiting = self._waiting(engine.number)
+        nothing = not any(waiting) or waiting == self.stale.get(engine.ident)
+        return nothing and engine.ident not in self.trials and engine.owes is None
+
+    def _waiting(self, number: int) -> tuple[int, int]:
+        """Return how much direct and load-balanced work the hub has on an engine."""
+        counts = self.queue.get(number, {})
+        return counts.get("queue", 0), counts.get("tasks", 0)
 
     def _start_round(self, idle: list[Watched], now: float) -> None:
         self.no_ops["scheduler"] = (hub.no_op(self.client, "scheduler", -1, NO_OP_LIMIT), -1, now)
@@ -637,15 +650,16 @@ class Watchdog:
             elif not ended and now - started > NO_OP_LIMIT:
                 # the engine may have got work in the meantime
                 engine = next((e for e in self.engines.values() if e.number == number), None)
-                failed = way == "scheduler" or (engine is not None and self._is_idle_but_for(number, way))
+                failed = way == "scheduler" or (engine is not None and self._is_idle_but_for(engine, way))
                 del self.no_ops[way]
                 self._judge_way(way, failed, started)
         if not self.no_ops.keys() & {"direct"}:
             hub.listen(self.client, [])
 
-    def _is_idle_but_for(self, number: int, way: str) -> bool:
-        counts = self.queue.get(number, {})
-        return not counts.get("tasks") and counts.get("queue", 0) <= (way == "direct")
+    def _is_idle_but_for(self, engine: Watched, way: str) -> bool:
+        queue, tasks = self.stale.get(engine.ident, (0, 0))
+        now_queue, now_tasks = self._waiting(engine.number)
+        return now_tasks <= tasks and now_queue <= queue + (way == "direct")
 
     def _judge_way(self, way: str, failed: bool, since: float) -> None:
         if not failed:
@@ -657,10 +671,11 @@ class Watchdog:
     def _suspect(self, now: float) -> None:
         """Try engines whose load-balanced work does not go on; most of them simply work."""
         for engine in self.engines.values():
-            counts = self.queue.get(engine.number, {})
-            tasks, done = counts.get("tasks", 0), counts.get("completed", 0)
+            waiting = self._waiting(engine.number)
+            tasks, done = sum(waiting), self.queue.get(engine.number, {}).get("completed", 0)
             before = self.suspects.get(engine.ident)
-            if not tasks or before is None or before[:2] != (tasks, done):
+            nothing = not tasks or waiting == self.stale.get(engine.ident)
+            if nothing or before is None or before[:2] != (tasks, done):
                 self.suspects[engine.ident] = (tasks, done, now)
                 continue
             if engine.ident in self.trials or now - before[2] < 5.0:
@@ -672,7 +687,7 @@ class Watchdog:
                 # a task that takes long is asked about less and less often
                 self.waits[engine.ident] = (now + wait[1], min(wait[1] * 2, 300.0), tasks, done)
                 self._try_engine(engine, now)
-        for kept in (self.suspects, self.waits):
+        for kept in (self.suspects, self.waits, self.stale, self.checks):
             for ident in kept.keys() - self.engines.keys():
                 del kept[ident]
 
@@ -709,6 +724,10 @@ class Watchdog:
                 self.own_done[trial.number] += ended == "done"
                 self.own_sent[trial.number] += ended == "done"
                 self._end_trial(ident)
+                waiting = self._waiting(trial.number)
+                if ended == "done" and any(waiting) and ident not in self.checks and ident not in self.trial_directs:
+                    self.own_sent[trial.number] += 1
+                    self.checks[ident] = (hub.no_op(self.client, "direct", trial.number, NO_OP_LIMIT), waiting, None)
                 continue
             if ended:  # it did not begin: once more
                 self.trial_tasks[ident] = hub.no_op(self.client, "load-balanced", trial.number, NO_OP_LIMIT)
@@ -728,6 +747,25 @@ class Watchdog:
                 self._end_wedged(trial, now)
             if verdict != "wait":
                 self._end_trial(ident)
+
+    def _read_checks(self, now: float) -> None:
+        """Learn what the hub believes to be on an engine and is not.
+
+        It never takes off what was tried again elsewhere, or was lost. An engine that has done load-balanced and then
+        direct work had nothing before them, and nothing of it is left.
+        """
+        for ident, (result, waiting, done) in list(self.checks.items()):
+            ended, engine = hub.outcome(result), self.engines.get(ident)
+            if engine is None or ended not in {"", "done"}:
+                del self.checks[ident]
+            elif ended and done is None:
+                self.own_done[engine.number] += 1
+                self.finished.append(result)
+                self.checks[ident] = (result, waiting, now)
+            elif done is not None and self.queue_asked > done:
+                del self.checks[ident]
+                if self._waiting(engine.number) == waiting:
+                    self.stale[ident] = waiting
 
     def _end_wedged(self, trial: Trial, now: float) -> None:
         hub.tell_to_end(self.client, trial.ident, "SIGTERM")
@@ -764,7 +802,8 @@ class Watchdog:
             self.ends = [*self.ends[-20:], now]
             self._repaired("controller", f"ended the controller (process {action.number}): {action.why}")
             self._disconnect()
-            end_processes([action.number], seconds=3.0)
+            # a stopped process does not hear that it is to end
+            end_processes([action.number], seconds=0.2 if "main process" in self.stopped else 3.0)
 
     # ---- answers
 
@@ -789,14 +828,15 @@ class Watchdog:
         def gauge(name: str, text: str, value: float) -> Metric:
             return GaugeMetricFamily(f"ipyparallel_{name}", text, value=value)
 
-        queued = sum(c["queue"] + c["tasks"] for c in list(self.queue.values()))
+        engines = list(self.engines.values())
+        queued = sum(sum(self._waiting(e.number)) - sum(self.stale.get(e.ident, (0, 0))) for e in engines)
         yield gauge("up", "Whether the cluster is whole: 1, else 0.", float(self.state == "whole"))
         yield gauge("hub_up", "Whether the hub answers: 1, else 0.", float(self.state != "down"))
         yield gauge("engines_registered", "Engines that the hub has registered.", len(self.engines))
         yield gauge("engines_expected", "Engines that the cluster should have.", len(self.expected))
         yield gauge("engines_missing", "Expected engines that are not registered.", len(self.missing_since))
         yield gauge("problems", "Problems that there are.", len(self.journal.problems))
-        yield gauge("tasks_queued", "Tasks that are on engines.", queued)
+        yield gauge("tasks_queued", "Tasks that are on engines.", max(0, queued))
         yield gauge("tasks_unassigned", "Tasks that wait for an engine.", self.unassigned)
         yield CounterMetricFamily("ipyparallel_tasks_completed", "Tasks that engines have done.", value=self.completed)
         repairs = CounterMetricFamily("ipyparallel_repairs", "Repairs, by what was repaired.", labels=["kind"])
@@ -849,7 +889,7 @@ def serve(watchdog: Watchdog, port: int) -> http.server.ThreadingHTTPServer:
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(watchdog)  # type: ignore[arg-type]
+    registry.register(watchdog)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         timeout = 10
@@ -882,6 +922,10 @@ def main(arguments: Iterable[str]) -> None:
     """Watch as the settings in the file that is named say."""
     (path,) = arguments
     with open(path, encoding="utf-8") as stream:
-        watchdog = Watchdog(Settings(**json.load(stream)))
+        settings = Settings(**json.load(stream))
+    try:
+        watchdog = Watchdog(settings)
+    except ValueError as error:
+        raise SystemExit(f"ipyparallel_health_limits: {error}") from None
     serve(watchdog, watchdog.settings.port)
     watchdog.run()

@@ -80,7 +80,9 @@ def drop_stale_engines(state):
         if mark.read_text() != fingerprint:
             raise ValueError("another identity")
         alive = {number: ident for number, ident in known["engines"].items() if not is_gone(ident)}
-        saved.write_text(json.dumps({**known, "engines": alive}))
+        # the hub writes 0 while it restores; after another restart new engines would get ids of those that are there
+        following = max([known["next_id"], *(int(number) + 1 for number in known["engines"])])
+        saved.write_text(json.dumps({"engines": alive, "next_id": following}))
     except (OSError, ValueError, KeyError, AttributeError):
         saved.unlink(missing_ok=True)
         mark.write_text(fingerprint)

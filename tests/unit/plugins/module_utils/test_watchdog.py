@@ -32,6 +32,27 @@ def judged(*engines, deaf=False):
     return [(a.kind, a.number) for a in watchdog.judge_engines(list(engines), NOW, LIMITS, deaf)]
 
 
+def test_limits():
+    assert watchdog.make_limits({}) == Limits()
+    assert watchdog.make_limits({"silent": "20", "pauses": [0, 1]}) == Limits(silent=20.0, pauses=(0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"silence": 5}, "there is no 'silence': there are ended, replaced"),
+        ({"silent": "soon"}, "'soon' is not a time in seconds: give 'silent' a number"),
+        ({"silent": -1}, "-1 is not a time"),
+        ({"pauses": 5}, "5 is not a time"),
+        ({"pauses": []}, "is not a time"),
+        ({"pauses": [0, -1]}, "is not a time"),
+    ],
+)
+def test_limits_that_are_none(given, says):
+    with pytest.raises(ValueError, match=says):
+        watchdog.make_limits(given)
+
+
 # ---- engines
 
 

@@ -321,6 +321,17 @@ def test_an_engine_with_many_tasks_is_left_alone(world, monkeypatch):
     assert (world.did, world.ended) == ([], [])
 
 
+def test_what_the_hub_wrongly_believes_to_be_on_an_engine_is_no_work(world, monkeypatch):
+    Queues(world, monkeypatch, direct="done", balanced="done")
+    world.busy = {0: {"queue": 1}, 1: {"tasks": 3}}
+    world.run(60)
+    assert world.watchdog.stale == {ident(0): (1, 0), ident(1): (0, 3)}
+    # so that they are no less looked at
+    world.works = lambda way, number: "" if way == "broadcast" else "done"
+    world.run(50)
+    assert (world.did, world.ended[:1]) == ([], [os.getpid()])
+
+
 @pytest.mark.parametrize("balanced", ["TaskTimeout", ""])
 def test_a_wedged_engine_is_told_to_end(world, monkeypatch, balanced):
     Queues(world, monkeypatch, direct="done", balanced=balanced)
