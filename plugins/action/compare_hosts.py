@@ -13,6 +13,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.comparison imp
     ComparisonError,
     check_controller_is_there,
     check_machines,
+    check_phases,
     check_pythons,
     clock_difference,
     controller_place,
@@ -26,6 +27,8 @@ ARGUMENT_SPEC = {
     "left": {"type": "list", "elements": "str", "required": True},
     "found": {"type": "dict", "required": True},
     "remembered": {"type": "dict", "default": {}},
+    "tags": {"type": "list", "elements": "str", "default": ["all"]},
+    "skipped_tags": {"type": "list", "elements": "str", "default": []},
 }
 
 
@@ -49,8 +52,9 @@ class ActionModule(ActionBase):
         try:
             check_controller_is_there(controller, given["begun"], given["left"], given["found"])
             check_machines(found, defined)
+            check_phases(found, given["tags"], given["skipped_tags"])
             check_pythons(found, controller, remembered)
-            place = controller_place(controller, defined, identity, own.get("address"))
+            place = controller_place(controller, defined, identity, own.get("outward_address"))
         except ComparisonError as error:
             raise AnsibleActionFail(str(error)) from None
         said = remarks(found)

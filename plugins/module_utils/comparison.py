@@ -13,6 +13,12 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector impo
 CLOCK_LIMIT = 30.0
 """Seconds of difference between two clocks above which the operator is warned."""
 
+# what a later phase needs, as preflight tells of it, and the tags of the phase that makes it
+EARLIER = {
+    "the account": ("account", {"environment", "environment_account"}),
+    "the software": ("software", {"environment", "environment_install"}),
+}
+
 Findings = Mapping[str, Mapping[str, t.Any]]
 """What the preflight of each host returned, by host."""
 
@@ -57,6 +63,35 @@ def check_controller_is_there(controller: str, defined: Sequence[str], left: Seq
             f"the controller host {controller} has failed, and without it there is no cluster, so no other host was "
             f"changed: {why or 'its own message is above; mend it and run again'}"
         )
+
+
+def check_phases(found: Findings, tags: Sequence[str], skipped: Sequence[str]) -> None:
+    """Check that what the phases of this run need is there, or made by it.
+
+    Args:
+        found: what the hosts' preflight returned.
+        tags: those that run (``ansible_run_tags``).
+        skipped: those that do not (``ansible_skip_tags``).
+
+    Raises:
+        ComparisonError: an earlier phase is missing; names the hosts, the phase and its tag.
+    """
+    ours = set().union(*(made_by for _key, made_by in EARLIER.values()))
+    if not set(tags) - ours - {"always", "never", "tagged", "untagged"}:
+        return
+    for what, (key, made_by) in EARLIER.items():
+        if ({"all", *made_by} & set(tags)) and not made_by & set(skipped):
+            continue
+        if without := [host for host, result in found.items() if not exists(result, key)]:
+            raise ComparisonError(
+                f"{what} of the cluster is missing on {', '.join(without)}, and this run does not make it: run "
+                f"playbook ipyparallel.cluster.deploy with --tags environment first, or as a whole"
+            )
+
+
+def exists(result: Mapping[str, t.Any], key: str) -> bool:
+    """Return whether preflight found the account or the software on a host."""
+    return bool(result["account"]["exists"] if key == "account" else result[key])
 
 
 def check_pythons(found: Findings, controller: str, remembered: str | None) -> None:

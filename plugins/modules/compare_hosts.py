@@ -13,7 +13,7 @@ author: The ipyparallel.cluster authors (@ipyparallel)
 description:
   - Compares, on the operator alone, what M(ipyparallel.cluster.preflight) found on the hosts of a run.
   - Fails when the controller host has dropped out, when Pythons differ in their minor version, when one machine is
-    listed twice, or when the controller listens on loopback though other hosts have to reach it.
+    listed twice, when an earlier phase than those of the run is missing, or when the controller listens on loopback though other hosts have to reach it.
   - Warns of clocks that differ by more than 30 seconds, and of architectures that differ.
 options:
   controller:
@@ -45,6 +45,16 @@ options:
         leaves it out.
     type: dict
     default: {}
+  tags:
+    description: Tags of the run (C(ansible_run_tags)). What a phase needs has to be there, or be made by the run.
+    type: list
+    elements: str
+    default: [all]
+  skipped_tags:
+    description: Tags that are left out (C(ansible_skip_tags)).
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment:
   - ipyparallel.cluster.attributes
   - ipyparallel.cluster.attributes.info

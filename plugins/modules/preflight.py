@@ -187,6 +187,16 @@ versions:
   type: dict
   returned: success
   sample: {python: 3.11.2, ipyparallel: 9.2.0, pyzmq: 27.1.0}
+outward_address:
+  description: The address from which this host reaches others; empty where it has no default route.
+  type: str
+  returned: success
+  sample: 10.0.0.5
+software:
+  description: Whether there is an environment.
+  type: bool
+  returned: success
+  sample: true
 machine:
   description: Tells this machine from others, and is the same under each of its names, until it boots again.
   type: str
@@ -266,9 +276,15 @@ def properties(params: dict[str, t.Any], settings: dict[str, t.Any], roles: set[
     """Return what the operator compares with other hosts."""
     current = os.path.join(params["prefix"], "current")
     processes = running_processes(params["cluster"], main_only=False)
+    try:
+        outward = default_address()
+    except PreflightError:
+        outward = ""
     return {
         "controller": {name: settings[name] for name in ("address", "port_base")} if "controller" in roles else {},
         "versions": read_record(current).get("versions", {}) if "controller" in roles else {},
+        "outward_address": outward,
+        "software": os.path.isdir(current),
         "machine": machine_digest(signs()),
         "known_as": sorted({process.host for process in processes} - {""}),
         "time": time.time(),
@@ -290,9 +306,9 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
     """Run all checks; return what follows from the host."""
     params = module.params
     roles = set(params["roles"])
+    account = read_account(params["account"])
     for name in ("prefix", "config", "state_directory", "log", "run"):
         check_directory(params[name], f"ipyparallel_path_{name.removesuffix('_directory')}")
-    account = read_account(params["account"])
     check_manager(params["manager"], account)
     own_address = params["default_address"] or default_address()
     settings = check_identity(params, own_address)

@@ -176,13 +176,12 @@ def test_it_is_refused_before_anything_changes(lab, operator, define, empty, hos
     assert {node: sorted(set(after[node]) ^ set(empty[node])) for node in GOOD} == {node: [] for node in GOOD}
 
 
-@pytest.mark.parametrize("tag", TAGS[1:])
+@pytest.mark.parametrize("tag", [tag for tag in TAGS if not tag.startswith("environment")])
 def test_a_phase_alone_says_what_is_missing(operator, define, tag):
     define(GOOD)
-    run = operator.play("deploy", "--tags", tag)
-    if run.status:
-        assert "Traceback" not in run.said
-        assert "ipyparallel.cluster.deploy" in run.said, run.said[-3000:]
+    said = operator.refused("deploy", "--tags", tag)
+    assert "the account of the cluster is missing on node1, node2" in said, said
+    assert "ipyparallel.cluster.deploy with --tags environment" in said
 
 
 def test_one_host_of_a_cluster_that_is_not_there(operator, define):
@@ -203,15 +202,16 @@ def broken(lab: Lab) -> dict[str, list[str]]:
     no_way = f"ip daddr {controller.address} tcp dport {PORTS} drop"
     no_network = f"ip daddr != {subnet} drop"
     for node, rule in ((NO_WAY, no_way), (NO_NETWORK, no_network)):
-        chain = "{ type filter hook output priority 0; policy accept; " + rule + "; }"
-        lab.execute(node, ["nft", f"table inet bad {{ chain output {chain} }}"])
+        chain = f"chain output {{\ntype filter hook output priority 0; policy accept;\n{rule}\n}}"
+        lab.execute(node, ["nft", f"table inet bad {{\n{chain}\n}}"])
     lab.execute(NO_ROOM, ["mount", "-t", "tmpfs", "-o", "size=20m", "bad", "/opt"])
-    lab.execute(NO_SUDO, ["sh", "-c", "for file in /etc/sudoers.d/*; do mv $file /root/; done; echo > /root/sudoers"])
+    lab.execute(NO_SUDO, ["mv", "/etc/sudoers.d/ansible", "/root"])
     lab.kill(OTHER_PYTHON)
     return {
         NO_WAY: ["nft", "delete table inet bad"],
         NO_NETWORK: ["nft", "delete table inet bad"],
         NO_ROOM: ["umount", "/opt"],
+        NO_SUDO: ["mv", "/root/ansible", "/etc/sudoers.d"],
     }
 
 
