@@ -56,6 +56,11 @@ def engine_counts(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> dict[s
     }
 
 
+def preflights(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> dict[str, dict[str, t.Any]]:
+    """Return what the preflight of *hosts* returned, that of failed hosts included; unreachable ones have none."""
+    return {host: dict(hostvars[host][PREFLIGHT]) for host in hosts if hostvars[host].get(PREFLIGHT)}
+
+
 def notebooks(hostvars: Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:
     """Return what the operator is told of the notebooks that this run laid down, by host."""
     found: dict[str, dict[str, t.Any]] = {}
@@ -120,6 +125,7 @@ class FilterModule:
             "firewall_hosts": firewall_hosts,
             "host_roles": host_roles,
             "notebooks": notebooks,
+            "preflights": preflights,
             "requirement_lines": requirement_lines,
             "status": report.status,
             "summary": report.summary,

@@ -36,7 +36,13 @@ SHOWN_VERSIONS = (
     "numpy",
     "supervisor",
 )
-UV_VARIABLES = {"UV_SYSTEM_CERTS": "true", "UV_NO_PROGRESS": "true", "UV_PYTHON_DOWNLOADS": "never"}
+UV_VARIABLES = {
+    "UV_SYSTEM_CERTS": "true",
+    "UV_NO_PROGRESS": "true",
+    "UV_PYTHON_DOWNLOADS": "never",
+    # a host without network is named soon: the others of the run wait for it; pip's own 5 take minutes
+    "PIP_RETRIES": "2",
+}
 """uv trusts the host's certificate authorities, asks nobody, and brings no Python of its own."""
 OLDEST_PYTHON = (3, 10)
 NEWEST_PYTHON = (3, 13)

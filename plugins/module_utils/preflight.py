@@ -20,6 +20,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector impo
     load_identity,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.machine import is_own_address
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.ports import conflicts, listeners, owner_of
 
 NEEDED_MEGABYTES = 700
@@ -168,6 +169,19 @@ def default_address() -> str:
                 "ipyparallel_address"
             ) from None
         return str(probe.getsockname()[0])
+
+
+def check_address(address: str) -> None:
+    """Check that the controller can listen on *address*.
+
+    Raises:
+        PreflightError: it is not an address of this host.
+    """
+    if not is_own_address(address):
+        raise PreflightError(
+            f"{address} is not an address of {os.uname().nodename}, so its controller cannot listen there: set "
+            "ipyparallel_address to one that it has"
+        )
 
 
 def check_outside(directory: str, removed: t.Iterable[str]) -> None:

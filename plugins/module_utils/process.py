@@ -124,6 +124,7 @@ class Running:
     instance: str
     fingerprint: str
     digest: str
+    host: str = ""
 
 
 def resolve_command(command: Iterable[str]) -> tuple[str, ...]:
@@ -209,6 +210,7 @@ def running_processes(cluster: str, main_only: bool = True, run: str | None = No
             instance=marks.get(f"{PREFIX}INSTANCE", ""),
             fingerprint=marks.get(f"{PREFIX}FINGERPRINT", ""),
             digest=marks.get(f"{PREFIX}DEFINITION", ""),
+            host=marks.get(f"{PREFIX}HOST", ""),
         )
     if not main_only:
         return list(found.values())

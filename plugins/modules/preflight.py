@@ -177,10 +177,60 @@ python_version:
   type: str
   returned: success
   sample: 3.11.2
+architecture:
+  description: Architecture that the interpreter is made for.
+  type: str
+  returned: success
+  sample: x86_64
+controller:
+  description: Where the controller will listen, C(address) and C(port_base); empty where the host has none.
+  type: dict
+  returned: success
+  sample: {address: 10.0.0.5, port_base: 10100}
+versions:
+  description: Versions of the environment that there is; empty where there is none, and where there is no controller.
+  type: dict
+  returned: success
+  sample: {python: 3.11.2, ipyparallel: 9.2.0, pyzmq: 27.1.0}
+outward_address:
+  description: The address from which this host reaches others; empty where it has no default route.
+  type: str
+  returned: success
+  sample: 10.0.0.5
+software:
+  description: Whether there is an environment.
+  type: bool
+  returned: success
+  sample: true
+machine:
+  description: Tells this machine from others, and is the same under each of its names, until it boots again.
+  type: str
+  returned: success
+  sample: 3f0c5ad9f0c1b2e4
+known_as:
+  description: Names of the hosts whose processes of the cluster run on this machine.
+  type: list
+  elements: str
+  returned: success
+  sample: [node1]
+time:
+  description: The host's clock, in seconds since the epoch.
+  type: float
+  returned: success
+  sample: 1780000000.5
+clock:
+  description:
+    - By how many seconds the host's clock is ahead of the operator's, at least and at most. The width is the time that
+      the question took.
+  type: list
+  elements: float
+  returned: success
+  sample: [-0.61, 0.02]
 """
 
 import dataclasses
 import os
+import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -190,7 +240,12 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector impo
     merge,
     salvage,
 )
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import InstallError, probe
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import (
+    InstallError,
+    probe,
+    read_record,
+)
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.machine import machine_digest, signs
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.managers import MANAGERS
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.nftables import FirewallError, parse_cidrs
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.passwords import PasswordError, check_password, take
@@ -198,6 +253,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import P
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.preflight import (
     Account,
     PreflightError,
+    check_address,
     check_directory,
     check_manager,
     check_notebook_account,
@@ -211,6 +267,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.preflight impo
     read_account,
     wanted_ports,
 )
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import running_processes
 
 
 def check_identity(params: dict[str, t.Any], address: str) -> dict[str, t.Any]:
@@ -219,6 +276,25 @@ def check_identity(params: dict[str, t.Any], address: str) -> dict[str, t.Any]:
     given = {name: params[name] for name in ("address", "port_base", "packer", "encryption", "scheduler")}
     remembered = dataclasses.asdict(before) if before else salvage(params["state_directory"])
     return merge(params["cluster"], given, remembered, address)
+
+
+def properties(params: dict[str, t.Any], settings: dict[str, t.Any], roles: set[str]) -> dict[str, t.Any]:
+    """Return what the operator compares with other hosts."""
+    current = os.path.join(params["prefix"], "current")
+    processes = running_processes(params["cluster"], main_only=False)
+    try:
+        outward = default_address()
+    except PreflightError:
+        outward = ""
+    return {
+        "controller": {name: settings[name] for name in ("address", "port_base")} if "controller" in roles else {},
+        "versions": read_record(current).get("versions", {}) if "controller" in roles else {},
+        "outward_address": outward,
+        "software": os.path.isdir(current),
+        "machine": machine_digest(signs()),
+        "known_as": sorted({process.host for process in processes} - {""}),
+        "time": time.time(),
+    }
 
 
 def notebook_of(params: dict[str, t.Any], account: Account, wanted: dict[str, set[int]]) -> dict[str, t.Any]:
@@ -236,12 +312,14 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
     """Run all checks; return what follows from the host."""
     params = module.params
     roles = set(params["roles"])
+    account = read_account(params["account"])
     for name in ("prefix", "config", "state_directory", "log", "run"):
         check_directory(params[name], f"ipyparallel_path_{name.removesuffix('_directory')}")
-    account = read_account(params["account"])
     check_manager(params["manager"], account)
     own_address = params["default_address"] or default_address()
     settings = check_identity(params, own_address)
+    if "controller" in roles:
+        check_address(settings["address"])
     password = take(module, "notebook_password")
     if password is not None:
         check_password(password)
@@ -283,6 +361,8 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
         "pools": [dataclasses.asdict(pool) for pool in pools] if "engines" in roles else [],
         "notebook": notebook,
         "python_version": ".".join(str(part) for part in interpreter.version),
+        "architecture": interpreter.machine,
+        **properties(params, settings, roles),
     }
 
 
