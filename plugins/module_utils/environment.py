@@ -265,6 +265,8 @@ class Environment:
             "packages": packages,
             "versions": {"python": ".".join(str(part) for part in interpreter.version), **shown},
         }
+        if os.path.exists(lock_file := os.path.join(path, ".lock")):
+            os.chmod(lock_file, 0o644)  # uv lets everybody write it, and so hold up the next installation
         write_text(os.path.join(path, RECORD), json.dumps(record, indent=2) + "\n", 0o644)
 
     def switch(self, path: str) -> None:

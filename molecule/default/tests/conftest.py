@@ -1,13 +1,80 @@
 # Copyright: (c) 2026, the ipyparallel.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The nodes, as root past SSH; and their faults."""
+"""Fixtures of the tests of a cluster on three hosts."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import figures as kept
 import pytest
-from lab import Lab
+import testinfra
+from lab import TREE, Lab
+from remote import Operator
+
+FIGURES = kept.Figures()
+NODES = ["node1", "node2", "node3"]
 
 
 @pytest.fixture(scope="session")
 def lab() -> Lab:
     return Lab("default")
+
+
+@pytest.fixture(scope="session")
+def operator(lab: Lab) -> Operator:
+    return Operator(lab)
+
+
+@pytest.fixture(scope="session")
+def address(lab: Lab) -> str:
+    """Return the controller's address."""
+    return lab.known(["node1"])[0].address
+
+
+@pytest.fixture(scope="session")
+def on(lab: Lab, operator: Operator) -> Callable[[str], Any]:
+    """Return testinfra's view of a node, as root over SSH."""
+
+    def host(node: str) -> Any:
+        config = str(lab.directory / "ssh_config")
+        return testinfra.get_host(f"ssh://{node}", ssh_config=config, sudo=True, controlpersist=60)
+
+    return host
+
+
+@pytest.fixture(scope="session")
+def figures() -> Iterator[kept.Figures]:
+    yield FIGURES
+    kept.write(FIGURES.rows, TREE / "build/default.json")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if FIGURES.rows:
+        terminalreporter.section("figures, also in build/default.json")
+        for line in kept.table(FIGURES.rows):
+            terminalreporter.write_line(line)
+
+
+def secrets_of(operator: Operator) -> dict[str, str]:
+    """Return the cluster's secrets, and the public key, whose possession lets one in."""
+    state = "/var/lib/ipyparallel/ipyparallel"
+    code = f"""
+import json
+identity = json.load(open("{state}/identity.json"))
+found = {{name: identity[name] for name in ("key", "curve_secretkey", "curve_publickey")}}
+for name in ("password", "token", "password.hash"):
+    found[name] = open("{state}/notebook/" + name).read().strip()
+print(json.dumps(found))
+"""
+    found: dict[str, str] = operator.python("node1", code)
+    assert all(len(secret) > 15 for secret in found.values())
+    return found
+
+
+def journals(operator: Operator, *arguments: str) -> dict[str, list[dict[str, Any]]]:
+    """Return what is in the nodes' journals, all of it unless told otherwise."""
+    said = operator.shells(NODES, " ".join(["journalctl --all --output=json", *arguments]))
+    return {node: [json.loads(line) for line in text.splitlines()] for node, text in said.items()}

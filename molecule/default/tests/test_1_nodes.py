@@ -16,13 +16,13 @@ def ssh(lab: Lab, host: str, command: str, config: Path | None = None) -> subpro
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
 
 
-@pytest.fixture(params=["node1", "node2", "node3"])
+@pytest.fixture(params=["node1", "node2", "node3", "node4"])
 def node(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_there_are_three_of_debian_12(lab: Lab) -> None:
-    assert [(node.name, node.suite) for node in lab.nodes()] == [(f"node{i}", "bookworm") for i in (1, 2, 3)]
+def test_there_are_four_of_debian_12(lab: Lab) -> None:
+    assert [(node.name, node.suite) for node in lab.nodes()] == [(f"node{i}", "bookworm") for i in (1, 2, 3, 4)]
 
 
 def test_ansible_has_sudo_by_ssh(lab: Lab, node: str) -> None:

@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import secrets
+import signal
 import traceback
 
 from ipyparallel.engine import app
@@ -39,9 +40,19 @@ def let_nanny_be_quiet():
     app.start_nanny = functools.partial(app.start_nanny, log_level=logging.WARNING)
 
 
+def let_forks_end():
+    """Let what user code forks end when it is told to, as the workers of multiprocessing's pools are.
+
+    They would have the engine's own handler, which leaves the rest to a loop that does not run in a fork: a worker that
+    is told to end a moment before it does by itself would stay, and its pool, hence the engine, waits for it for ever.
+    """
+    os.register_at_fork(after_in_child=functools.partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))
+
+
 try:
     configure(get_config())  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
     let_nanny_be_quiet()
+    let_forks_end()
 except BaseException:  # noqa: BLE001 - whatever it is
     # ipengine would go on with its defaults
     traceback.print_exc()

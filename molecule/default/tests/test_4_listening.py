@@ -1,0 +1,100 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What listens on the nodes, and who reaches it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from lab import Lab
+from remote import DOCUMENTED, FIREWALL, HEALTH, METRICS, Operator
+
+from conftest import NODES
+
+BASE = 10100
+NOTEBOOK = 8888
+SSH = {("0.0.0.0", 22), ("[::]", 22)}
+SCAN = """
+import asyncio, json, sys
+address, *ports = sys.argv[1:]
+
+async def is_open(port):
+    try:
+        _reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port), 20)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    return True
+
+async def main():
+    found = await asyncio.gather(*(is_open(int(port)) for port in ports))
+    print(json.dumps([int(port) for port, yes in zip(ports, found) if yes]))
+
+asyncio.run(main())
+"""
+
+
+def listening(operator: Operator) -> dict[str, set[tuple[str, int]]]:
+    found = {}
+    for node, text in operator.shells(NODES, "ss --no-header --tcp --udp --listening --numeric").items():
+        words = [line.split()[4] for line in text.splitlines()]
+        found[node] = {(word.rpartition(":")[0], int(word.rpartition(":")[2])) for word in words}
+    return found
+
+
+def documented(address: str) -> dict[str, set[tuple[str, int]]]:
+    """Return what docs/ports.md says, but for the ports that engines choose."""
+    public = {(address, BASE + number) for which in ("engine", "client") for number in DOCUMENTED[which]}
+    private = {("127.0.0.1", BASE + number) for number in DOCUMENTED["internal"]} | {("127.0.0.1", NOTEBOOK)}
+    if HEALTH:
+        private |= {("127.0.0.1", BASE + METRICS)}
+    return {"node1": public | private | SSH, "node2": SSH, "node3": SSH}
+
+
+@pytest.mark.parametrize(("node", "engines"), [("node1", 1), ("node2", 2), ("node3", 2)])
+def test_listens_on_the_documented_ports_only(operator: Operator, address: str, node: str, engines: int) -> None:
+    found, expected = listening(operator)[node], documented(address)[node]
+    assert expected <= found
+    # one for each engine and one for its nanny
+    chosen = found - expected
+    assert {where for where, _port in chosen} == {"127.0.0.1"}
+    assert len(chosen) == 2 * engines
+
+
+@pytest.fixture(scope="module")
+def everything(operator: Operator) -> list[int]:
+    """Return all ports on which something listens anywhere, and all of the cluster's range."""
+    found = {port for sockets in listening(operator).values() for _address, port in sockets}
+    return sorted(found | {*range(BASE, BASE + 20), NOTEBOOK})
+
+
+def scan(operator: Operator, of: str, ports: list[int], **options: Any) -> set[int]:
+    return {*operator.python("node4", SCAN, of, *map(str, ports), **options)}
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_a_fourth_host_reaches_ssh_only(lab: Lab, operator: Operator, everything: list[int], node: str) -> None:
+    found = scan(operator, lab.known([node])[0].address, everything)
+    expected = {22}
+    if node == "node1" and not FIREWALL:
+        # without the firewall, what listens on the address; the keys guard it
+        expected |= {BASE + number for which in ("engine", "client") for number in DOCUMENTED[which]}
+    assert found == expected
+
+
+def test_the_operators_machine_reaches_ssh_only(lab: Lab, operator: Operator, address: str, everything: list[int]) -> None:
+    """It is beside the nodes, and in none of the cluster's groups."""
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", SCAN, address, *map(str, everything)], capture_output=True, text=True, check=True
+    )
+    assert (22 in json.loads(done.stdout)) and (not FIREWALL or json.loads(done.stdout) == [22])
+
+
+def test_a_member_reaches_what_engines_need(operator: Operator, address: str) -> None:
+    ports = [BASE + number for number in DOCUMENTED["engine"]]
+    assert operator.python("node2", SCAN, address, *map(str, ports)) == ports
