@@ -33,8 +33,9 @@ CLIENT_CHANNELS = ("control", "mux", "task", "iopub", "notification", "broadcast
 ENGINE_PORTS = len(ENGINE_CHANNELS) + BROADCAST_LEAVES
 CLIENT_PORTS = len(CLIENT_CHANNELS)
 INTERNAL_PORTS = BROADCAST_LEAVES + 1
+WATCHDOG_PORT = ENGINE_PORTS + CLIENT_PORTS + INTERNAL_PORTS
 PORT_RANGE = 20
-"""Ports of one cluster: ``port_base`` to ``port_base + 19``; 18 are used, two are kept for later."""
+"""Ports of one cluster: ``port_base`` to ``port_base + 19``; 19 are used, one is kept for later."""
 
 DEFAULTS: dict[str, t.Any] = {"packer": "json", "encryption": "curve", "scheduler": "leastload", "port_base": 10100}
 
@@ -83,6 +84,11 @@ class Ports:
         """``IPController.ports``: between the broadcast schedulers, and the monitor; on loopback only."""
         start = self.base + ENGINE_PORTS + CLIENT_PORTS
         return list(range(start, start + INTERNAL_PORTS))
+
+    @property
+    def metrics(self) -> int:
+        """Where the watchdog answers, on loopback only."""
+        return self.base + WATCHDOG_PORT
 
     @property
     def reserved(self) -> range:

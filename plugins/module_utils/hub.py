@@ -9,12 +9,15 @@ engines must have the same minor version of Python.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import fcntl
 import os
 import pwd
 import re
 import sys
 import time
 import typing as t
+from collections.abc import Iterable, Iterator
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import ConnectorError, parse_half
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text
@@ -33,6 +36,10 @@ HUB_ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
 """The options shared by every module that talks to a hub (documentation fragment ``hub``)."""
 ARCHIVE = re.compile(r"ansible_.+_payload\.zip")
 """How Ansible calls the archive of a module."""
+
+
+F_SETPIPE_SZ = 1031  # linux/fcntl.h; module fcntl has it from Python 3.10 on
+PIPE_SIZE = 1024 * 1024  # as large as every account may have it
 
 
 class HubError(Exception):
@@ -58,7 +65,9 @@ def respawn(module: AnsibleModule, python: str) -> bool:
             msg=f"the cluster's Python {python} does not exist on this host: deploy the cluster first "
             "(playbook ipyparallel.cluster.deploy)"
         )
-    respawn_module(python)
+    # it writes all arguments of the module into a pipe that nobody reads yet, and hangs when that holds 64 kB only
+    with _large_pipes():
+        respawn_module(python)
     return True
 
 
@@ -89,6 +98,22 @@ def act_as(account: str | None) -> None:
     os.setuid(entry.pw_uid)
     os.environ.update(HOME=entry.pw_dir, USER=account, LOGNAME=account)
     os.chdir("/")
+
+
+@contextlib.contextmanager
+def _large_pipes() -> Iterator[None]:
+    pipe = os.pipe
+
+    def large_pipe() -> tuple[int, int]:
+        ends = pipe()
+        fcntl.fcntl(ends[1], F_SETPIPE_SZ, PIPE_SIZE)
+        return ends
+
+    os.pipe = large_pipe
+    try:
+        yield
+    finally:
+        os.pipe = pipe
 
 
 def connect(connector: str, timeout: float) -> ipyparallel.Client:
@@ -169,7 +194,118 @@ def silent(client: ipyparallel.Client, ids: list[int], seconds: float) -> list[i
 def forget(client: ipyparallel.Client, number: int) -> None:
     """Let the hub forget engine *number*, which is gone, but on which every task for all engines hangs."""
     # engines and nannies send the same request when they end; a client has no public call for it
-    client.session.send(client._query_socket, "unregistration_request", content={"id": number})
+    client._io_loop.add_callback(
+        client.session.send, client._query_socket, "unregistration_request", content={"id": number}
+    )
+
+
+# ---- what the watchdog asks: without waiting, and of engines by ident, because the hub may not know them (any more)
+
+Answer: t.TypeAlias = "concurrent.futures.Future[t.Any]"
+
+
+def _control(client: ipyparallel.Client, ident: str, request: str, content: dict[str, t.Any]) -> Answer:
+    # the client's own calls take ids, hence registered engines only
+    answer: Answer = client._send(client._control_stream, request, content=content, ident=ident.encode())
+    return answer
+
+
+def ask_engine(client: ipyparallel.Client, ident: str) -> Answer:
+    """Ask engine *ident* for a sign of life, which nobody logs or keeps.
+
+    The engine answers in a thread of its own while it runs a task, unless the task never lets go of the interpreter.
+    """
+    return _control(client, ident, "connect_request", {})
+
+
+def ask_nanny(client: ipyparallel.Client, ident: str) -> Answer:
+    """Ask the nanny of engine *ident* for a sign of life; it answers whatever the engine does, and logs it."""
+    return _control(client, ident, "signal_request", {"sig": 0})
+
+
+def tell_to_end(client: ipyparallel.Client, ident: str, signal: str | None = None) -> None:
+    """Tell engine *ident* to end, so that its service manager starts another.
+
+    Args:
+        client: of the cluster's hub.
+        ident: the engine.
+        signal: sent by its nanny; with ``SIGTERM`` the engine finishes what it does. Without, it ends at once.
+    """
+    if signal:
+        _control(client, ident, "signal_request", {"sig": signal})
+    else:
+        _control(client, ident, "shutdown_request", {"restart": False})
+
+
+def ask_queue(client: ipyparallel.Client) -> Answer:
+    """Ask the hub for its queue, see `queue_of`."""
+    answer: Answer = client._send(client._query_stream, "queue_request", content={"targets": None, "verbose": False})
+    return answer
+
+
+def queue_of(message: dict[str, t.Any]) -> tuple[dict[int, dict[str, int]], int]:
+    """Return what the hub answered: by id ``queue``, ``tasks`` and ``completed``; and the tasks without an engine.
+
+    Engines that have left are counted too, so that what is completed never shrinks.
+    """
+    content = message["content"]
+    return {int(key): counts for key, counts in content.items() if key.isdigit()}, content.get("unassigned", 0)
+
+
+def listen(client: ipyparallel.Client, numbers: Iterable[int]) -> None:
+    """Let the client hear what these engines publish, and nothing of the others.
+
+    A client hears the output of all work of everybody, and has to read it to find its own.
+    """
+    topics = {f"engine.{number}.".encode() for number in numbers}
+    heard: set[bytes] = client.__dict__.setdefault("heard_topics", {b""})
+
+    def change() -> None:
+        for topic in heard - topics:
+            client._iopub_socket.unsubscribe(topic)
+        for topic in topics - heard:
+            client._iopub_socket.subscribe(topic)
+        heard.symmetric_difference_update(heard ^ topics)
+
+    client._io_loop.add_callback(change)
+
+
+def no_op(client: ipyparallel.Client, way: str, number: int, limit: float) -> ipyparallel.AsyncResult:
+    """Let an engine do nothing, and return the result that will come.
+
+    Args:
+        client: of the cluster's hub.
+        way: ``direct``, ``broadcast``, ``load-balanced``, or ``scheduler``, which goes to the task scheduler and back,
+            and comes back as ``InvalidDependency``, whether there are engines, idle ones, or none.
+        number: id of the engine.
+        limit: seconds after which load-balanced work that did not begin comes back as ``TaskTimeout``.
+    """
+    if way == "direct":
+        return client.direct_view([number]).apply_async(os.getpid)
+    if way == "broadcast":
+        return client.broadcast_view([number]).apply_async(os.getpid)
+    view = client.load_balanced_view(None if way == "scheduler" else [number])
+    flags = {"after": ["never-submitted"]} if way == "scheduler" else {"timeout": limit}
+    with view.temp_flags(retries=0, **flags):
+        return view.apply_async(os.getpid)
+
+
+def outcome(result: ipyparallel.AsyncResult) -> str:
+    """Return how work ended: ``done``, the name of its error, or an empty text while it is under way."""
+    if not result.ready():
+        return ""
+    try:
+        result.get(0)
+    except Exception as error:  # noqa: BLE001 - whatever the engine or a scheduler made of it
+        return str(getattr(error, "ename", type(error).__name__))
+    return "done"
+
+
+def drop_records(client: ipyparallel.Client, results: Iterable[ipyparallel.AsyncResult]) -> None:
+    """Let the hub drop the records of work that has ended; its database holds so many, and drops those of users."""
+    ids = [number for result in results for number in result.msg_ids]
+    if ids:
+        client._send(client._query_stream, "purge_request", content={"msg_ids": ids, "engine_ids": []})
 
 
 class Waiting(t.NamedTuple):

@@ -33,6 +33,18 @@ def notebook_lines(notebooks: Mapping[str, Mapping[str, t.Any]]) -> list[tuple[s
     return lines
 
 
+def health_lines(health: Mapping[str, t.Any]) -> list[tuple[str, str]]:
+    """Return what the watchdog says of a cluster."""
+    if not health:
+        return []
+    if health["state"] == "absent":
+        return [("health", "NO WATCHDOG answers: nobody repairs this cluster")]
+    lines = [("health", f"{health['state']} since {health['since']}")]
+    lines += [("", problem) for problem in health["problems"]]
+    lines += [("", f"{event['time']} {event['text']}") for event in health["repairs"]]
+    return lines
+
+
 def connect_lines(name: str) -> list[str]:
     """Return the three lines of Python that connect, as StarCluster's closing message had them."""
     return [
@@ -97,6 +109,7 @@ def status(cluster: Mapping[str, t.Any]) -> str:
             "messages",
             f"{cluster['packer']}, {encryption_words(cluster['encryption'])}, scheduler {cluster['scheduler']}",
         ),
+        *health_lines(cluster.get("health") or {}),
         *notebook_lines(cluster["notebooks"]),
     ]
     if cluster["problem"]:

@@ -110,6 +110,12 @@ cluster:
       description: The notebooks by host, each with its URL, its directory and the command that shows its password.
       type: dict
       sample: {node1: {url: "https://127.0.0.1:8888", directory: /home/ada/notebooks}}
+    health:
+      description:
+        - What the watchdog says. C(state) is V(whole), V(degraded), V(down), or V(absent) when no watchdog answers;
+          C(since) when that began; C(problems) in words; C(repairs) are the last ones.
+      type: dict
+      sample: {state: whole, since: "2026-01-02T03:04:05+0000", problems: [], repairs: []}
     queue:
       description: Tasks that wait on engines (C(queued)) and for an engine (C(unassigned)), and those done
         (C(completed)).
@@ -117,6 +123,8 @@ cluster:
       sample: {queued: 0, unassigned: 0, completed: 12}
 """
 
+import http.client
+import json
 import os
 import typing as t
 
@@ -158,6 +166,20 @@ def facts_of(identity: Identity, environment: str) -> dict[str, t.Any]:
     }
 
 
+def ask_watchdog(identity: Identity) -> dict[str, t.Any]:
+    """Return what the watchdog on this host says."""
+    connection = http.client.HTTPConnection("127.0.0.1", identity.ports.metrics, timeout=3)
+    try:
+        connection.request("GET", "/status")
+        said = json.loads(connection.getresponse().read())
+        repairs = [event for event in said["events"] if event["text"].startswith("repair: ")]
+        return {**{name: said[name] for name in ("state", "since", "problems")}, "repairs": repairs[-5:]}
+    except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
+        return {"state": "absent", "since": "", "problems": [], "repairs": []}
+    finally:
+        connection.close()
+
+
 def ask(params: dict[str, t.Any], expected: set[Engine]) -> dict[str, t.Any]:
     """Return what the hub tells."""
     try:
@@ -197,6 +219,7 @@ def main() -> None:
         "missing": [],
         "notebooks": {},
         "queue": {},
+        "health": {},
     }
     try:
         identity = load_identity(params["state_directory"])
@@ -213,6 +236,7 @@ def main() -> None:
     cluster.update(deployed=True, expected=len(expected), notebooks=state["notebooks"])
     cluster.update(facts_of(identity, params["environment"]))
     cluster.update(ask(params, expected))
+    cluster["health"] = ask_watchdog(identity)
     module.exit_json(changed=False, cluster=cluster)
 
 

@@ -5,6 +5,7 @@ The identity is read from ``$IPYPARALLEL_STATE/identity.json`` (0600), never fro
 every service manager. Settings that are no secret are in ``ipcontroller.json`` beside this file.
 """
 
+import collections
 import ctypes
 import json
 import logging
@@ -22,6 +23,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 POOLS = (9, 6, 3)  # ports for engines, for clients, internal ones; at broadcast_scheduler_depth 1
 EX_CONFIG = 78  # sysexits.h
 RECONNECT_SECONDS = 1.0  # ten times the interval at which libzmq reconnects
+CLIENT_SECONDS = 600.0  # that a result waits for its client
 
 
 def configure(c, state):
@@ -140,6 +142,57 @@ def let_engines_reconnect():
     TaskScheduler.dispatch_query_reply = dispatch_query_reply
 
 
+def deliver_results_of_before():
+    """Bring clients the results of load-balanced tasks that they gave to a scheduler that has ended since.
+
+    Engines finish them, and send the results to the new scheduler. It knows nothing of the tasks, and drops the
+    results; and it could not send them: libzmq numbers the connections of clients, and a client has another number now,
+    maybe that of another one before. So a result waits until its client gives the new scheduler work, which tells its
+    number.
+    """
+    start, finish_job, maybe_run = TaskScheduler.start, TaskScheduler.finish_job, TaskScheduler.maybe_run
+    handle_result, handle_unmet_dependency = TaskScheduler.handle_result, TaskScheduler.handle_unmet_dependency
+
+    def is_known(self, idents, parent):
+        return parent["msg_id"] in self.pending.get(idents[0], {})
+
+    def start_anew(self):
+        self.retries = collections.defaultdict(int, self.retries)  # none are left for what is not known
+        self.numbers, self.waiting = {}, collections.defaultdict(list)
+        start(self)
+
+    def learn_and_maybe_run(self, job):
+        client = job.header["session"]
+        self.numbers[client] = job.idents[0]
+        for message in self.waiting.pop(client, ()):
+            self.client_stream.send_multipart([job.idents[0], *message], copy=False)
+        return maybe_run(self, job)
+
+    def finish_known_job(self, idx):
+        if self.loads[idx] > 0:
+            finish_job(self, idx)
+
+    def handle_any_result(self, idents, parent, raw_msg, success=True):
+        if is_known(self, idents, parent):
+            handle_result(self, idents, parent, raw_msg, success)
+            return
+        client, message = parent["session"], [idents[0], *raw_msg[2:]]
+        if client in self.numbers:
+            self.client_stream.send_multipart([self.numbers[client], *message], copy=False)
+        else:
+            self.waiting[client].append(message)
+            self.loop.call_later(CLIENT_SECONDS, self.waiting.pop, client, None)
+        self.update_graph(None)
+
+    def handle_unmet_dependency_of_known(self, idents, parent):
+        if is_known(self, idents, parent):
+            handle_unmet_dependency(self, idents, parent)
+
+    TaskScheduler.start, TaskScheduler.finish_job = start_anew, finish_known_job
+    TaskScheduler.maybe_run, TaskScheduler.handle_result = learn_and_maybe_run, handle_any_result
+    TaskScheduler.handle_unmet_dependency = handle_unmet_dependency_of_known
+
+
 def let_heartbeat_be_quiet():
     """Give the heartbeat the level WARNING; its own is a line for each beat that an engine misses, until it is gone."""
     start = app.start_heartmonitor
@@ -155,6 +208,7 @@ try:
     drop_stale_engines(pathlib.Path(os.environ["IPYPARALLEL_STATE"]))
     live_and_die_as_one()
     let_engines_reconnect()
+    deliver_results_of_before()
     let_heartbeat_be_quiet()
 except BaseException:  # noqa: BLE001 - whatever it is
     # ipcontroller would go on with its defaults: other ports and no encryption
