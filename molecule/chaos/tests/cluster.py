@@ -30,7 +30,7 @@ NODES = {"node1": 2, "node2": 3, "node3": 3}
 EXPECTED = sorted((node, core) for node, count in NODES.items() for core in range(count))
 CHILDREN = ["iopub", "mux", "control", "task", "broadcast 0", "broadcast 00", "broadcast 01", "heartbeat"]
 NAME = "kept"
-RATE = 40.0  # load-balanced tasks a second; they take a fifth of the engines
+RATE = 20.0  # load-balanced tasks a second; they take a tenth of the engines
 
 Value = TypeVar("Value")
 
@@ -206,10 +206,10 @@ class Cluster:
         return self.run(node, f"{command} | tail -n {lines} | cut -c1-300", check=False)
 
     def play(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a playbook."""
+        """Run a playbook; it says how that ended."""
         argv = [str(Path(sys.executable).parent / "ansible-playbook"), f"playbooks/{name}.yml", "-i"]
-        argv += [str(self.lab.directory / "inventory.yml"), "-e", json.dumps({"ipyparallel_engines_per_host": 3})]
-        return subprocess.run([*argv, *arguments], cwd=PROJECT, capture_output=True, text=True, check=False)
+        argv += [str(self.lab.directory / "inventory.yml"), *arguments]
+        return subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, check=False)
 
     # -- users
 
@@ -220,6 +220,14 @@ class Cluster:
         self.agent = Agent(self.lab)
         self.agent("load", rate=RATE)
         self.counted = 0
+
+    def idents(self) -> dict[int, str]:
+        """Return the engines that the hub has named to the old client."""
+        return {int(number): ident for number, ident in self.agent("idents").items()}
+
+    def on(self, node: str) -> list[int]:
+        """Return the ids of a node's engines."""
+        return [number for number, ident in self.idents().items() if place(ident)[0] == node]
 
     def probe(self, *, old: bool = False, limit: float = 3) -> dict[str, Any]:
         """Look whether the cluster is whole: each expected engine is there once, and does all kinds of work."""
@@ -348,9 +356,9 @@ class Fault:
         self.row["variables_kept"] = f"{len(kept)} of {len(self.before)}"
         return after
 
-    def count(self) -> dict[str, Any]:
-        """Count the tasks, and fill the row."""
-        tasks = self.cluster.settle()
+    def count(self, seconds: float = 3) -> dict[str, Any]:
+        """Count the tasks, when no more have come for so long, and fill the row."""
+        tasks = self.cluster.settle(seconds)
         self.row["tasks_lost"], self.row["tasks_doubled"] = len(tasks["lost"]), len(tasks["doubled"])
         self.row["tasks"] = tasks["tasks"]
         if tasks["lost"]:
@@ -363,7 +371,7 @@ class Fault:
         """Add to the note."""
         self.row["note"] = f"{self.row['note']}; {text}".removeprefix("; ")
 
-    def hold(self, bar: float) -> None:
+    def hold(self, bar: float, may_lose: int = 0) -> None:
         """Fail where it took too long, or work was lost."""
         took = self.row["whole_after"]
         assert took <= bar, f"whole after {took:g} s, at most {bar:g} s: {self.cluster.why}"
