@@ -16,6 +16,7 @@ import traceback
 from urllib.parse import unquote
 
 from ipyparallel.controller import app
+from ipyparallel.controller.hub import Hub
 from ipyparallel.controller.task_scheduler import TaskScheduler
 from traitlets.config import Config
 
@@ -82,10 +83,42 @@ def drop_stale_engines(state):
         if mark.read_text() != fingerprint:
             raise ValueError("another identity")
         alive = {number: ident for number, ident in known["engines"].items() if not is_gone(ident)}
-        saved.write_text(json.dumps({**known, "engines": alive}))
     except (OSError, ValueError, KeyError, AttributeError):
         saved.unlink(missing_ok=True)
         mark.write_text(fingerprint)
+    else:
+        if alive != known["engines"]:
+            save(saved, {**known, "engines": alive})
+
+
+def save(path, content):
+    """Write JSON at once or not at all: what is half-written costs all engines their variables."""
+    new = path.with_name(f"{path.name}.new")
+    try:
+        new.write_text(json.dumps(content))
+        new.replace(path)
+    except OSError as error:
+        os.write(2, f"[ipcontroller] cannot write {path}: {error}: a restart would forget who is there\n".encode())
+
+
+def keep_engines():
+    """Save the engines so that they can be restored again and again.
+
+    While the hub restores them it saves them with 0 as the next id. Where that was its last word, engines that register
+    after one more restart are given ids that others have, and take the place of these, which become ghosts.
+    """
+    load = Hub._load_engine_state
+
+    def save_engine_state(self):
+        following = max([self._idcounter, *(number + 1 for number in self.engines)])
+        engines = {str(number): engine.uuid for number, engine in self.engines.items()}
+        save(pathlib.Path(self.engine_state_file), {"engines": engines, "next_id": following})
+
+    def load_engine_state(self):
+        load(self)
+        self._idcounter = max([self._idcounter, *(number + 1 for number in self.engines)])
+
+    Hub._save_engine_state, Hub._load_engine_state = save_engine_state, load_engine_state
 
 
 def live_and_die_as_one():
@@ -206,6 +239,7 @@ def let_heartbeat_be_quiet():
 try:
     configure(get_config(), pathlib.Path(os.environ["IPYPARALLEL_STATE"]))  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
     drop_stale_engines(pathlib.Path(os.environ["IPYPARALLEL_STATE"]))
+    keep_engines()
     live_and_die_as_one()
     let_engines_reconnect()
     deliver_results_of_before()
