@@ -482,7 +482,7 @@ class Lab:
         path.with_name(f".{name}").write_text(text)
         path.with_name(f".{name}").replace(path)
 
-    def create(self, node: Node, image: str) -> None:
+    def create(self, node: Node, image: str, volumes: Sequence[str] = ()) -> None:
         """Make the container of a node, with its keys in it; it is not started yet."""
         container = self.container(node.name)
         podman(
@@ -496,6 +496,7 @@ class Lab:
             "--cap-add=SYS_ADMIN,NET_ADMIN",
             # the host may have certificate authorities of its own
             "--volume=/etc/ssl/certs:/etc/ssl/certs:ro",
+            *(f"--volume={volume}" for volume in volumes),
             image,
         )
         self.give_keys(node)
@@ -543,6 +544,7 @@ class Lab:
         cluster: Cluster | None = None,
         account: str = "ansible",
         mirror: str = "",
+        volumes: Sequence[tuple[str, str]] = (),
         seconds: float = 120,
     ) -> list[Node]:
         """Make the nodes that are not there, start those that do not run, wait until all can be used."""
@@ -583,7 +585,7 @@ class Lab:
 
         def make_ready(node: Node) -> None:
             if node.name in new:
-                self.create(node, images[node.suite])
+                self.create(node, images[node.suite], [volume for name, volume in volumes if name == node.name])
             state = there[node.name]["State"]["Status"] if node.name in there else ""
             if state == "paused":
                 podman("unpause", self.container(node.name))
@@ -783,6 +785,9 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--suite", choices=SUITES, default="bookworm", help="Debian's release (bookworm)")
     up.add_argument("--node-suite", action="append", default=[], metavar="NODE=SUITE", help="of one node")
     up.add_argument("--subnet", default="", help="a.b.c.0/24 (the first free one of 10.93.0.0/16)")
+    up.add_argument(
+        "--volume", action="append", default=[], metavar="NODE=SOURCE:PATH", help="a directory of this machine"
+    )
     up.add_argument("--mirror", default="", help="of Debian's packages, for the image (mmdebstrap's)")
     up.add_argument(
         "--account", choices=ACCOUNTS, default="ansible", help="of the inventory: ansible has sudo (ansible)"
@@ -863,6 +868,8 @@ def do(options: argparse.Namespace) -> int:
             raise LabError("there is no node in --nodes")
         if bad := [pair for pair in options.node_suite if "=" not in pair]:
             raise LabError(f"--node-suite {bad[0]}: give NODE=SUITE")
+        if bad := [pair for pair in options.volume if not re.fullmatch(r"[^=]+=[^:]+:.+", pair)]:
+            raise LabError(f"--volume {bad[0]}: give NODE=SOURCE:PATH")
         nodes = lab.up(
             wanted,
             suite=options.suite,
@@ -871,6 +878,7 @@ def do(options: argparse.Namespace) -> int:
             cluster=groups(options, wanted),
             account=options.account,
             mirror=options.mirror,
+            volumes=[(node, volume) for node, _, volume in (pair.partition("=") for pair in options.volume)],
         )
         for node in nodes:
             print(f"{node.name} {node.address} {node.suite}")

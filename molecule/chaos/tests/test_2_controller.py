@@ -1,0 +1,54 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The controller, or one of its children, ends or hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from cluster import CHILDREN, Cluster, Fault, wait_until
+
+Begin = Callable[[str], AbstractContextManager[Fault]]
+
+
+def operators_connector() -> bytes:
+    return Path(os.environ["IPYTHONDIR"], "profile_ipyparallel/security/ipcontroller-client.json").read_bytes()
+
+
+@pytest.mark.parametrize("number", range(-1, 8), ids=["main", *CHILDREN])
+def test_one_process_of_the_controller_killed(cluster: Cluster, fault: Begin, number: int) -> None:
+    connector = operators_connector()
+    with fault(f"controller: {'main process' if number < 0 else CHILDREN[number]} killed") as it:
+        main, children = wait_until(cluster.controller, 20, "a controller with 8 children")
+        victim = main if number < 0 else children[number]
+        under_way = len(cluster.agent("report")["open"])
+        victim.kill(signal.SIGKILL)
+        it.restart_clock()
+        it.detected(lambda: not main.is_alive(), 15, "the controller ends")
+        after = it.whole(15)
+        it.count()
+        assert operators_connector() == connector
+        restarted = [where for where in after if after[where][0] != it.before[where][0]]
+        if restarted:
+            it.say(f"engines started again: {restarted}")
+        assert all(after[where][1] == it.before[where][1] for where in after if where not in restarted)
+        # what a scheduler that is killed had in its hands is lost with it, and nothing else
+        it.say(f"{under_way} tasks were under way")
+        it.hold(15, may_lose=under_way)
+
+
+def test_one_child_of_the_controller_stopped(cluster: Cluster, fault: Begin) -> None:
+    """Nothing has ended, so no service manager sees it: health does."""
+    with fault("controller: task scheduler stopped (SIGSTOP)") as it:
+        main, children = wait_until(cluster.controller, 20, "a controller with 8 children")
+        children[CHILDREN.index("task")].kill(signal.SIGSTOP)
+        it.restart_clock()
+        it.detected(lambda: not main.is_alive(), 60, "the controller ends")
+        it.whole(30)
+        it.count()
+        it.hold(30)

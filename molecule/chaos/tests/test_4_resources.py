@@ -1,0 +1,102 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A file system is full, or the clock is wrong: degraded, and whole when the cause is gone."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from cluster import UNIT, Cluster, Fault, wait_until
+
+Begin = Callable[[str], AbstractContextManager[Fault]]
+FILL = "dd if=/dev/zero of={}/chaos-fill bs=1M status=none 2>/dev/null; true"
+FREE = "rm -f {}/chaos-fill"
+FULL = "No space left|is full|MB left|little space|disk"
+
+
+def has_logged(cluster: Cluster, since: float, pattern: str, node: str = "node1") -> str:
+    command = f"journalctl -q --no-pager -o cat --since=@{since:.0f} -u '{UNIT}*' | grep -iE '{pattern}' | head -n 1"
+    return cluster.run(node, command, check=False).strip()
+
+
+def test_the_disk_with_the_controllers_state_is_full(cluster: Cluster, fault: Begin) -> None:
+    """An engine that comes while it is full is taken in; a controller that ends is back at the latest afterwards."""
+    with fault("disk full on the controller's state, engine and controller killed") as it:
+        main, _children = wait_until(cluster.controller, 20, "a controller")
+        cluster.run("node1", FILL.format("/var/lib/ipyparallel"))
+        it.restart_clock()
+        wait_until(lambda: cluster.engine("node3", 0), 5, "an engine").kill(signal.SIGKILL)
+        said = it.detected(lambda: has_logged(cluster, it.at, FULL), 30, "a line about the full disk")
+        it.say(f"log: {said}"[:160])
+        cluster.wait_until_whole(20)
+        main.kill(signal.SIGKILL)
+        wait_until(lambda: not main.is_alive(), 5, "the controller ends")
+        began = time.monotonic()
+        try:
+            cluster.wait_until_whole(10)
+            it.say(f"whole while it was full, {time.monotonic() - began:.1f} s after the controller was killed")
+        except AssertionError:
+            it.say(f"not whole while it was full: {cluster.why}")
+        cluster.run("node1", FREE.format("/var/lib/ipyparallel"))
+        it.restart_clock()
+        it.whole(15)
+        it.count()
+        it.hold(15, may_lose=20)
+
+
+def test_tmp_is_full(cluster: Cluster, fault: Begin) -> None:
+    with fault("/tmp full on the controller's and an engine host, engine and controller killed") as it:
+        main, _children = wait_until(cluster.controller, 20, "a controller")
+        for node in ("node1", "node3"):
+            cluster.run(node, "mount -o remount,size=16m /tmp; " + FILL.format("/tmp"))
+        it.restart_clock()
+        wait_until(lambda: cluster.engine("node3", 0), 5, "an engine").kill(signal.SIGKILL)
+        main.kill(signal.SIGKILL)
+        it.restart_clock()
+        it.detected(lambda: not main.is_alive(), 5, "the controller ends")
+        it.whole(15)
+        it.say("whole while it was full")
+        for node in ("node1", "node3"):
+            cluster.run(node, FREE.format("/tmp") + "; mount -o remount,size=50% /tmp")
+        it.count()
+        it.hold(15, may_lose=20)
+
+
+def test_the_clock_is_set_back_an_hour(cluster: Cluster, fault: Begin) -> None:
+    """Of controller and watchdog, by libfaketime: a node has the clock of this machine, which is not touched."""
+    units = [f"{UNIT}controller.service", f"{UNIT}health.service"]
+    library = cluster.run("node1", "ls /usr/lib/*/faketime/libfaketime.so.1").strip()
+    lines = [
+        "[Service]",
+        f"Environment=LD_PRELOAD={library}",
+        "Environment=FAKETIME_TIMESTAMP_FILE=/etc/chaos-clock",
+        "Environment=FAKETIME_NO_CACHE=1",
+        "Environment=FAKETIME_DONT_FAKE_MONOTONIC=1",
+    ]
+    for unit in units:
+        drop_in = f"/etc/systemd/system/{unit}.d"
+        cluster.run("node1", f"mkdir -p {drop_in}; printf '%s\\n' {' '.join(map(repr, lines))} > {drop_in}/clock.conf")
+    cluster.run("node1", f"echo +0 > /etc/chaos-clock; systemctl daemon-reload; systemctl restart {' '.join(units)}")
+    cluster.wait_until_whole(30)
+    with fault("clock of the controller set back an hour, and right again") as it:
+        main, _children = wait_until(cluster.controller, 20, "a controller")
+        cluster.run("node1", "echo -3600 > /etc/chaos-clock")
+        it.restart_clock()
+        # two periods in which the hub would drop an engine that does not answer; the load goes on
+        engine = wait_until(lambda: cluster.engine("node2", 0), 5, "an engine")
+        engine.kill(signal.SIGKILL)
+        it.detected(lambda: not engine.is_alive(), 5, "the engine ends")
+        after = it.whole(15)
+        cluster.run("node1", "echo +0 > /etc/chaos-clock")
+        cluster.wait_until_whole(15)
+        it.count()
+        assert main.is_alive(), cluster.journal(it.at)
+        assert {where for where in after if after[where] != it.before[where]} == {("node2", 0)}
+        it.hold(15)
+    for unit in units:
+        cluster.run("node1", f"rm -r /etc/systemd/system/{unit}.d")
+    cluster.run("node1", f"systemctl daemon-reload; systemctl restart {' '.join(units)}")
+    cluster.wait_until_whole(30)
