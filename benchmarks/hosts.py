@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The figures of a cluster of many hosts, by SSH and systemd, each beside its alternative of the same run.
 
-Makes a lab of nodes in containers (molecule/shared/lab.py, root), and removes it again. All nodes and the operator share
+Makes a lab of nodes in containers (molecule/shared/lab.py), as root, and removes it again. Nodes and operator share
 this machine's cores, so what counts is the ratio. Parts: ``--only start,noop``; see PARTS.
 """
 
@@ -322,8 +322,8 @@ def ssh_launcher(nodes: Nodes) -> float:
     address = next(node.address for node in nodes.lab.nodes() if node.name == CONTROLLER)
     code = (SHARED / "ssh_launcher.py").read_text()
     # its helper programs are found on PATH
-    command = f"cd ~ && PATH={Path(PYTHON).parent}:$PATH {PYTHON} -c {shlex.quote(code)} {shlex.quote(json.dumps(COUNTS))} {address}"
-    output = nodes.on(CONTROLLER, command)
+    arguments = " ".join(shlex.quote(word) for word in (PYTHON, "-c", code, json.dumps(COUNTS), address))
+    output = nodes.on(CONTROLLER, f"cd ~ && PATH={Path(PYTHON).parent}:$PATH {arguments}")
     found = re.search(r'\{"seconds": ([0-9.]+)\}', output)
     if not found:
         raise FailureError(f"the SSH launcher said: {output[-1500:]}")
@@ -357,11 +357,7 @@ def noop(nodes: Nodes, bench: Bench, options: argparse.Namespace) -> None:
     by_task: dict[str, list[float]] = {}
     for run in runs:
         for task in run.tasks:
-            kind = (
-                task["name"]
-                if task["hosts"]
-                else "on no host: checks of arguments, skips, includes"
-            )
+            kind = task["name"] if task["hosts"] else "on no host: checks of arguments, skips, includes"
             by_task.setdefault(kind, []).append(task["seconds"] / len(runs))
     for name, times in sorted(by_task.items(), key=lambda item: -sum(item[1]))[:16]:
         print(f"  {sum(times):6.2f} s  {len(times) // len(runs):3} x  {name.removeprefix('ipyparallel.cluster.')}")

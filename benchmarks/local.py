@@ -22,7 +22,7 @@ from pathlib import Path
 import ipyparallel
 
 sys.path.insert(0, str(Path(__file__).parent / "shared"))
-from common import PROJECT, Bench  # noqa: E402 - the path is set above
+from common import PROJECT, Bench
 
 CLUSTER = "bench"
 ENGINES = 2
