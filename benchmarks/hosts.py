@@ -286,6 +286,11 @@ def start(nodes: Nodes, bench: Bench, options: argparse.Namespace) -> None:
             nodes.stop_units(units)
             if turn < options.launcher_turns:
                 launcher.append(ssh_launcher(nodes))
+            print(
+                f"  turn {turn + 1}: deploy {ours[-1]:.1f} s (all answered after {answers[-1]:.1f}), nothing to do "
+                f"{idle[-1]:.1f}, systemctl {plain[-1]:.1f}, SSH launcher {[round(one, 1) for one in launcher]}",
+                flush=True,
+            )
     nodes.play("deploy")
     middle = statistics.median
     name = f"{TOTAL} engines on 3 prepared hosts, deploy until it has ended"
