@@ -21,9 +21,8 @@ from pathlib import Path
 
 import ipyparallel
 
-PROJECT = Path(__file__).parents[1]
-sys.path.insert(0, str(PROJECT / "molecule/shared"))
-import figures  # noqa: E402 - the path is set above
+sys.path.insert(0, str(Path(__file__).parent / "shared"))
+from common import PROJECT, Bench
 
 CLUSTER = "bench"
 ENGINES = 2
@@ -124,9 +123,10 @@ def memory() -> dict[str, float]:
 
 def main() -> None:
     """Measure, print a table, and write it."""
+    bench = Bench("local")
     if os.getuid() == 0:
-        sys.exit("benchmarks/local.py: run it as an ordinary account, as a user does: JupyterLab does not run as root")
-    rows = figures.Figures()
+        bench.missing("a local cluster", "run it as an ordinary account: JupyterLab does not run as root")
+        return
     make("up", f"ARGS=-e ipyparallel_engines_per_host={ENGINES}")
     try:
         stop_ours()
@@ -142,16 +142,20 @@ def main() -> None:
         used = memory()
     finally:
         make("destroy")
-    print(f"start until {ENGINES} engines answer: {statistics.median(ours):.2f} s, with a notebook and encryption")
-    print(f"the same by ipcluster start -n {ENGINES}: {statistics.median(theirs):.2f} s, with neither")
     for name, megabytes in sorted(used.items()):
         print(f"memory of {name}: {megabytes:.0f} MB")
-    rows.keep("start, as a part of ipcluster's", statistics.median(ours) / statistics.median(theirs), "", 1)
-    rows.keep("start until every engine answers", statistics.median(ours), "s", statistics.median(theirs))
-    rows.keep("memory of the idle cluster with 2 engines and notebook (PSS)", sum(used.values()), "MB", 450)
-    print("\n".join(figures.table(rows.rows)))
-    figures.write(rows.rows, PROJECT / "build/bench.json")
-    sys.exit(not all(row["ok"] for row in rows.rows))
+    bench.keep(
+        f"start until {ENGINES} engines answer, with a notebook and encryption",
+        statistics.median(ours),
+        "s",
+        alternative=f"ipcluster start -n {ENGINES}, with neither",
+        beside=statistics.median(theirs),
+        bar_of_ratio=1,
+    )
+    name = f"memory of the idle cluster with {ENGINES} engines and notebook (PSS)"
+    bench.keep(name, sum(used.values()), "MB", bar=450)
+    print(bench.table())
+    sys.exit(bool(bench.missed()))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 
     python3 molecule/shared/remote.py LAB PLAYBOOK [ARGUMENT...]
 
-runs a playbook as the tests do, and keeps what it said and how long it took as `first.json`, later `again.json`; `close`
-in place of a playbook removes the operator's home.
+runs a playbook as the tests do, and keeps what it said and how long it took as `first.json`, later `again.json`;
+`close` in place of a playbook removes the operator's home.
 """
 
 from __future__ import annotations

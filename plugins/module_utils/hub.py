@@ -65,10 +65,30 @@ def respawn(module: AnsibleModule, python: str) -> bool:
             msg=f"the cluster's Python {python} does not exist on this host: deploy the cluster first "
             "(playbook ipyparallel.cluster.deploy)"
         )
+    if "ansible_mitogen.runner" in sys.modules:
+        # it runs modules in its own process, which Ansible cannot respawn
+        use_packages_of(module, python)
+        return True
     # it writes all arguments of the module into a pipe that nobody reads yet, and hangs when that holds 64 kB only
     with _large_pipes():
         respawn_module(python)
     return True
+
+
+def use_packages_of(module: AnsibleModule, python: str) -> None:
+    """Let this process import what the environment of *python* has; it must be of the same minor version."""
+    minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = os.path.join(os.path.dirname(os.path.dirname(python)), "lib", minor, "site-packages")
+    if not os.path.isdir(packages):
+        module.fail_json(
+            msg=f"this module runs in {sys.executable} ({minor}), for which {python} has no packages, and "
+            "mitogen cannot respawn it: set ansible_python_interpreter to a Python of the same minor version, or run "
+            "without mitogen"
+        )
+    if packages not in sys.path:
+        sys.path.insert(0, packages)
+    # what the module starts runs there too
+    sys.executable = python
 
 
 def act_as(account: str | None) -> None:

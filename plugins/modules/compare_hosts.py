@@ -13,7 +13,8 @@ author: The ipyparallel.cluster authors (@ipyparallel)
 description:
   - Compares, on the operator alone, what M(ipyparallel.cluster.preflight) found on the hosts of a run.
   - Fails when the controller host has dropped out, when Pythons differ in their minor version, when one machine is
-    listed twice, when an earlier phase than those of the run is missing, or when the controller listens on loopback though other hosts have to reach it.
+    listed twice, when an earlier phase than those of the run is missing, or when the controller listens on loopback
+    though other hosts have to reach it.
   - Warns of clocks that differ by more than 30 seconds, and of architectures that differ.
 options:
   controller:

@@ -4,10 +4,9 @@
 
 from __future__ import annotations
 
+from conftest import NODES
 from figures import Figures
 from remote import Operator
-
-from conftest import NODES
 
 
 def test_again_changes_and_restarts_nothing(operator: Operator, figures: Figures) -> None:

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
+from conftest import NODES
 from figures import Figures
 from lab import TREE, Lab
 from remote import FIREWALL, HEALTH, Operator
-
-from conftest import NODES
 
 PREFIX = "ipyparallel-ipyparallel-"
 ENGINE = "engines-default@0.service"
@@ -132,7 +131,7 @@ def test_state_is_the_accounts_alone(operator: Operator) -> None:
 
 # ---- what user code can do in an engine -----------------------------------------------------------------------------
 
-USER_CODE = '''
+USER_CODE = """
 def try_out():
     import ctypes, json, mmap, multiprocessing, os, pathlib, socket, tempfile
     from multiprocessing import shared_memory
@@ -178,7 +177,7 @@ view = c[:]
 view.push({"address": ADDRESS}, block=True)
 view.execute("import os; os.environ['SSH_HOST'] = address", block=True)
 print(json.dumps(view.apply_sync(try_out)))
-'''
+"""
 
 
 def test_user_code_can_do_what_it_needs(operator: Operator, address: str) -> None:
@@ -198,7 +197,9 @@ def test_files_of_engines_in_tmp_are_seen_on_the_host(operator: Operator) -> Non
 
 def test_what_user_code_leaves_ends_with_its_engine(operator: Operator) -> None:
     marker = "86399"
-    operator.client(f"c[:].execute('import subprocess; subprocess.Popen([\"sleep\", \"{marker}\"])', block=True)\nprint(0)")
+    operator.client(
+        f'c[:].execute(\'import subprocess; subprocess.Popen(["sleep", "{marker}"])\', block=True)\nprint(0)'
+    )
     assert all(text for text in operator.shells(NODES, f"pgrep -fx 'sleep {marker}'").values())
     operator.shells(NODES, f"systemctl restart '{PREFIX}engines-default@*.service'")
     assert operator.shells(NODES, f"pgrep -fx 'sleep {marker}'") == dict.fromkeys(NODES, "")

@@ -8,10 +8,9 @@ import json
 from typing import Any
 
 import pytest
+from conftest import NODES
 from lab import Lab
 from remote import DOCUMENTED, FIREWALL, HEALTH, METRICS, Operator
-
-from conftest import NODES
 
 BASE = 10100
 NOTEBOOK = 8888
@@ -84,7 +83,9 @@ def test_a_fourth_host_reaches_ssh_only(lab: Lab, operator: Operator, everything
     assert found == expected
 
 
-def test_the_operators_machine_reaches_ssh_only(lab: Lab, operator: Operator, address: str, everything: list[int]) -> None:
+def test_the_operators_machine_reaches_ssh_only(
+    lab: Lab, operator: Operator, address: str, everything: list[int]
+) -> None:
     """It is beside the nodes, and in none of the cluster's groups."""
     import subprocess
     import sys
@@ -92,7 +93,9 @@ def test_the_operators_machine_reaches_ssh_only(lab: Lab, operator: Operator, ad
     done = subprocess.run(
         [sys.executable, "-c", SCAN, address, *map(str, everything)], capture_output=True, text=True, check=True
     )
-    assert (22 in json.loads(done.stdout)) and (not FIREWALL or json.loads(done.stdout) == [22])
+    found = json.loads(done.stdout)
+    assert 22 in found
+    assert not FIREWALL or found == [22]
 
 
 def test_a_member_reaches_what_engines_need(operator: Operator, address: str) -> None:

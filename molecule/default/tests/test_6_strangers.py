@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Who has the address and the ports, and not the keys, has nothing; and does no harm.
 
-They come from the controller host itself, as an account that is not the cluster's: the firewall keeps nobody away there.
+They come from the controller host itself, as an account that is not the cluster's; the firewall keeps nobody
+away there.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ import json
 from typing import Any
 
 import pytest
+from conftest import NODES
 from figures import Figures
 from remote import DOCUMENTED, HEALTH, METRICS, Operator, wait_until
-
-from conftest import NODES
 
 BASE = 10100
 CONNECTOR = "/var/lib/ipyparallel/ipyparallel/connector/ipcontroller-client.json"
@@ -61,7 +61,7 @@ with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
     assert client.load_balanced_view().apply_sync(lambda: 42) == 42
 print(json.dumps({port: base64.b64encode(data).decode() for port, data in sent.items()}))
 '''
-ATTACK = '''
+ATTACK = """
 import base64, json, random, socket
 
 asked = ASKED
@@ -86,7 +86,7 @@ for number in range(asked["count"]):
             pass
     kinds[kind] += 1
 print(json.dumps(kinds))
-'''
+"""
 MEASURE = """
 import json, os
 fds = memory = 0

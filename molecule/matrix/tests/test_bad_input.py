@@ -289,7 +289,9 @@ def test_limit_to_a_host_of_a_finished_cluster(operator, define, undisturbed, li
 def test_a_batch_at_a_time(operator, define, undisturbed, tmp_path_factory):
     define(FINISHED)
     directory = tmp_path_factory.mktemp("playbooks")
-    text = (TREE / "playbooks/deploy.yml").read_text().replace("gather_facts: false", "gather_facts: false\n  serial: 1")
+    text = (
+        (TREE / "playbooks/deploy.yml").read_text().replace("gather_facts: false", "gather_facts: false\n  serial: 1")
+    )
     (directory / "batches.yml").write_text(text)
     (directory / "check.yml").symlink_to(TREE / "playbooks/check.yml")
     (directory / "group_vars").symlink_to(TREE / "playbooks/group_vars")

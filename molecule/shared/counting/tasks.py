@@ -16,7 +16,7 @@ name: tasks
 type: aggregate
 short_description: Count the tasks for which a module ran
 description:
-  - Writes the names of the tasks for which a module ran to the file in E(TASKS_FILE), as JSON, by the host where it ran.
+  - Writes the names of the tasks for which a module ran to the file E(TASKS_FILE), as JSON, by the host where it ran.
 """
 
 # These run at the operator, and reach no host.

@@ -276,6 +276,33 @@ def test_a_host_without_it_says_so_and_in_check_mode_goes_on(respawned):
     assert respawned == []
 
 
+def test_under_mitogen_this_process_takes_the_packages_of_the_clusters_python(respawned, monkeypatch, tmp_path):
+    minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = tmp_path / "lib" / minor / "site-packages"
+    packages.mkdir(parents=True)
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.touch(0o755)
+    monkeypatch.setitem(sys.modules, "ansible_mitogen.runner", types.ModuleType("runner"))
+    monkeypatch.setattr(sys, "path", ["/elsewhere"])
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    assert hub.respawn(Module(check_mode=False), str(python))
+    assert hub.respawn(Module(check_mode=False), str(python))
+    assert (respawned, sys.path, sys.executable) == ([], [str(packages), "/elsewhere"], str(python))
+
+
+def test_under_mitogen_another_minor_version_is_refused(respawned, monkeypatch, tmp_path):
+    (tmp_path / "lib" / "python3.1" / "site-packages").mkdir(parents=True)
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.touch(0o755)
+    monkeypatch.setitem(sys.modules, "ansible_mitogen.runner", types.ModuleType("runner"))
+    monkeypatch.setattr(sys, "path", ["/elsewhere"])
+    with pytest.raises(FailedError, match="mitogen cannot respawn it: set ansible_python_interpreter"):
+        hub.respawn(Module(check_mode=False), str(python))
+    assert (respawned, sys.path) == ([], ["/elsewhere"])
+
+
 # ---- as the account of the cluster
 
 

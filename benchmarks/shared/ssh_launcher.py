@@ -1,0 +1,38 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Runs on the controller host: starts engines with ipyparallel's own SSH launcher, and says how long it took.
+
+Arguments: the counts of engines by host as JSON, and the address at which engines reach the controller.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+
+import ipyparallel
+from traitlets.config import Config
+
+counts = json.loads(sys.argv[1])
+config = Config()
+config.SSHEngineSetLauncher.engines = counts
+config.SSHEngineSetLauncher.remote_python = sys.executable
+directory = tempfile.mkdtemp(prefix="ssh-launcher-")
+started = time.monotonic()
+cluster = ipyparallel.Cluster(
+    engines="ssh",
+    n=sum(counts.values()),
+    controller_ip=sys.argv[2],
+    profile_dir=directory,
+    config=config,
+    log_level=40,
+)
+rc = cluster.start_and_connect_sync(n=sum(counts.values()))
+try:
+    assert rc[:].apply_sync(int, "42") == [42] * sum(counts.values())
+    print(json.dumps({"seconds": time.monotonic() - started}), flush=True)
+finally:
+    rc.close()
+    cluster.stop_cluster_sync()
