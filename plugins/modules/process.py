@@ -12,14 +12,11 @@ version_added: 0.1.0
 author: The ipyparallel.cluster authors (@ipyparallel)
 description:
   - One call lays down the files of a process, has its definition checked by the service manager's own parser, takes
-    it into
-    use, and starts, restarts or stops it. It does not wait until the process is ready.
+    it into use, and starts, restarts or stops it. It does not wait until the process is ready.
   - The hash of the definition is in the environment of the process. A running process with another hash is restarted,
-    so
-    that an interrupted run loses no restart.
+    so that an interrupted run loses no restart.
   - A process may have several instances, which share one definition. When their number changes, those that stay are
-    left
-    alone.
+    left alone.
 options:
   name:
     description:
