@@ -48,11 +48,11 @@ def requirement_lines(text: str) -> list[str]:
 
 
 def engine_counts(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Return ``{host: {pool: count}}`` of *hosts*, as their preflight found them."""
+    """Return ``{host: {pool: count}}`` of the engine hosts among *hosts*, as their preflight found them."""
     return {
         host: {pool["name"]: pool["count"] for pool in hostvars[host][PREFLIGHT]["pools"]}
         for host in hosts
-        if hostvars[host].get(PREFLIGHT)
+        if hostvars[host].get(PREFLIGHT) and "engines" in hostvars[host]["ipyparallel_host_roles"]
     }
 
 

@@ -153,8 +153,7 @@ def registered(client: ipyparallel.Client) -> list[dict[str, t.Any]]:
     """Return the engines that the hub has registered, by id.
 
     Each has ``id``, ``uuid`` and what its ident tells: ``host``, ``pool``, ``core``, ``pid``. No engine is asked, so
-    a busy
-    one does not delay the answer.
+    a busy one does not delay the answer.
     """
     # the only place that reads the client's private map of ids to idents; there is no public one
     idents = dict(client._engines)

@@ -76,8 +76,9 @@ def test_requirements_that_cannot_be_read_name_variable_and_file(tmp_path):
 # ---- what hosts told
 
 
-def told(pools=(), notebook=None, password=None):
-    values = {filters.PREFLIGHT: {"pools": list(pools), "notebook": notebook or {}}}
+def told(pools=(), notebook=None, password=None, roles=("engines", "notebook")):
+    preflight = {"pools": list(pools), "notebook": notebook or {}}
+    values = {filters.PREFLIGHT: preflight, "ipyparallel_host_roles": list(roles)}
     return {**values, **({filters.PASSWORD: password} if password else {})}
 
 
@@ -87,8 +88,9 @@ def test_counts_of_engines_are_those_of_preflight():
         "node2": told(),
         "node3": {},
         "node4": told([{"name": "default", "count": 9}]),
+        "node5": told(roles=["controller", "notebook"]),
     }
-    counts = filters.engine_counts(hostvars, ["node1", "node2", "node3"])
+    counts = filters.engine_counts(hostvars, ["node1", "node2", "node3", "node5"])
     assert counts == {"node1": {"default": 1, "big": 0}, "node2": {}}
 
 
