@@ -61,13 +61,13 @@ def check_directory(path: str, variable: str) -> None:
         )
 
 
-def check_tuning(heartbeat_ms: int, uv: str | None) -> None:
+def check_tuning(heartbeat_ms: int | None, uv: str | None) -> None:
     """Check what would only be found out when it is used.
 
     Raises:
         PreflightError: the heartbeat is too fast to be one, or there is no such uv.
     """
-    if heartbeat_ms < SHORTEST_HEARTBEAT:
+    if heartbeat_ms is not None and heartbeat_ms < SHORTEST_HEARTBEAT:
         raise PreflightError(
             f"{heartbeat_ms} ms is no interval for a heartbeat: set ipyparallel_controller_heartbeat_ms to "
             f"{SHORTEST_HEARTBEAT} or more"

@@ -106,9 +106,8 @@ options:
     type: dict
     default: {}
   heartbeat_ms:
-    description: Interval of the hub's heartbeat in milliseconds, checked.
+    description: Interval of the hub's heartbeat in milliseconds, checked where one is given.
     type: int
-    default: 500
   allowed_cidrs:
     description: Addresses and CIDRs from which clients may come directly, checked.
     type: list
@@ -399,7 +398,7 @@ def main() -> None:
             "notebook_password": {"type": "str", "no_log": True},
             "engines_per_host": {"type": "raw"},
             "engines_environment": {"type": "dict", "default": {}},
-            "heartbeat_ms": {"type": "int", "default": 500},
+            "heartbeat_ms": {"type": "int"},
             "allowed_cidrs": {"type": "list", "elements": "str", "default": []},
             "pools": {"type": "list", "elements": "dict", "default": [{"name": "default"}]},
         },

@@ -8,6 +8,7 @@ every service manager. Settings that are no secret are in ``ipcontroller.json`` 
 import ctypes
 import json
 import logging
+import math
 import os
 import pathlib
 import signal
@@ -15,6 +16,7 @@ import traceback
 from urllib.parse import unquote
 
 from ipyparallel.controller import app
+from ipyparallel.controller.heartmonitor import HeartMonitor
 from ipyparallel.controller.task_scheduler import TaskScheduler
 from traitlets.config import Config
 
@@ -22,6 +24,12 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 POOLS = (9, 6, 3)  # ports for engines, for clients, internal ones; at broadcast_scheduler_depth 1
 EX_CONFIG = 78  # sysexits.h
 RECONNECT_SECONDS = 1.0  # ten times the interval at which libzmq reconnects
+# Milliseconds between two beats, where none are given: an engine is usable after about one and a half, so a short beat
+# is a short start, and each beat costs for each engine. docs/tuning.md has the measurement (make bench BENCH=heartbeat).
+SHORTEST_BEAT = 500  # a shorter one gains tenths of a second, and wakes every engine as often
+BEAT_OF_AN_ENGINE = 2  # so the heartbeat takes at most about 3 % of a core, however many engines there are
+LONGEST_BEAT = 3000  # ipyparallel's own; ipengine_config.py relies on it
+GONE_AFTER = 30_000  # ipyparallel's own: how long an engine may miss all beats until it counts as gone
 
 
 def configure(c, state):
@@ -47,10 +55,43 @@ def configure(c, state):
     c.Session.key = identity["key"].encode()
     c.Session.packer = c.Session.unpacker = identity["packer"]
 
+    let_heartbeat_fit(c)
+
     # Engines, their ids and their variables survive a restart of the controller: with fixed keys, separate pools of
     # ports, and restore_engines without reuse_files.
     controller.restore_engines = True
     controller.reuse_files = False
+
+
+def beat_for(engines):
+    """Return the milliseconds between two beats for so many *engines*."""
+    return min(max(SHORTEST_BEAT, BEAT_OF_AN_ENGINE * engines), LONGEST_BEAT)
+
+
+def let_heartbeat_fit(c):
+    """Let the interval of the heartbeat follow the number of engines, unless one is given in *c*.
+
+    It follows while the controller runs, so a start is quick whatever it leads to, and no host that comes later is a
+    reason to restart anything. The time after which an engine counts as gone stays the same.
+    """
+    given = c.HeartMonitor.get("period")
+    misses_are_given = "max_heartmonitor_misses" in c.HeartMonitor
+    # this is also what the hub tells engines
+    c.HeartMonitor.period = given or SHORTEST_BEAT
+    c.HeartMonitor.setdefault("max_heartmonitor_misses", math.ceil(GONE_AFTER / c.HeartMonitor.period))
+    if given:
+        return
+    beat = HeartMonitor.beat
+
+    def fitting_beat(self):
+        beat(self)
+        period = beat_for(len(self.hearts))
+        if period != self.period:
+            self.period = self.caller.callback_time = period
+            if not misses_are_given:
+                self.max_heartmonitor_misses = math.ceil(GONE_AFTER / period)
+
+    HeartMonitor.beat = fitting_beat
 
 
 def is_gone(ident):

@@ -9,6 +9,7 @@ code of it, so all but letters, digits and hyphens is written as ``_`` and two h
 import functools
 import json
 import logging
+import math
 import os
 import pathlib
 import re
@@ -20,6 +21,11 @@ from ipyparallel.engine import app
 from traitlets.config import Config
 
 EX_CONFIG = 78  # sysexits.h
+LONGEST_BEAT = 3000  # of ipcontroller_config.py, in milliseconds
+# How long an engine waits for a controller that has gone, in milliseconds. Longer than the controller waits for an
+# engine, so that none leaves a controller that counts on it; and an end, since an engine that the controller has given
+# up never registers again, while another in its place does.
+GIVE_UP_AFTER = 50_000
 
 
 def quote(text):
@@ -40,6 +46,23 @@ def let_nanny_be_quiet():
     app.start_nanny = functools.partial(app.start_nanny, log_level=logging.WARNING)
 
 
+def let_heartbeat_fit(c):
+    """Look for the controller's beat no more often than its longest interval, which it may change to at any time.
+
+    A look between two beats would be a line in the log.
+    """
+    misses_are_given = "max_heartbeat_misses" in c.IPEngine
+    start = app.IPEngine.start_heartbeat
+
+    def start_heartbeat(self, hb_ping, hb_pong, hb_period, identity):
+        period = max(hb_period, LONGEST_BEAT)
+        if not misses_are_given:
+            self.max_heartbeat_misses = math.ceil(GIVE_UP_AFTER / (period + 500))  # it looks 500 ms later
+        start(self, hb_ping, hb_pong, period, identity)
+
+    app.IPEngine.start_heartbeat = start_heartbeat
+
+
 def let_forks_end():
     """Let what user code forks end when it is told to, as the workers of multiprocessing's pools are.
 
@@ -51,6 +74,7 @@ def let_forks_end():
 
 try:
     configure(get_config())  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
+    let_heartbeat_fit(get_config())  # noqa: F821 - pylint: disable=undefined-variable
     let_nanny_be_quiet()
     let_forks_end()
 except BaseException:  # noqa: BLE001 - whatever it is
