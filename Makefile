@@ -17,7 +17,7 @@ FORMAT ?=
 # Makes .venv where there is none.
 PYTHON ?= python3
 SCENARIO ?= local
-# Names below benchmarks/, without .py; none: all.
+# Names below benchmarks/, without .py, each with a part of it if not all is wanted (hosts/noop); none: all.
 BENCH ?=
 
 SHELL := /bin/sh
@@ -146,8 +146,9 @@ lab-down: ## Remove them
 	@'$(PYTHON)' molecule/shared/lab.py down $(ARGS)
 
 .PHONY: bench
-bench: .cache/dev/.stamp ## Measure what the README claims (BENCH=name)
-	@for file in $(or $(BENCH:%=benchmarks/%.py),benchmarks/*.py); do $(in_dev) python "$$file" $(ARGS) || exit; done
+bench: .cache/dev/.stamp ## Measure what the README claims (BENCH=name or BENCH=hosts/part)
+	@for name in $(or $(BENCH),$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py))); do \
+	$(in_dev) python "benchmarks/$${name%%/*}.py" $$(case "$$name" in (*/*) echo "--only $${name#*/}";; esac) $(ARGS) || exit; done
 
 # ---- the house ------------------------------------------------------------------------------------------------------
 

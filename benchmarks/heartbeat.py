@@ -9,97 +9,23 @@ only hearts (shared/hearts.py). The interval that the collection chooses by itse
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import secrets
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ipyparallel
-import zmq
 
 sys.path.insert(0, str(Path(__file__).parent / "shared"))
-from common import PROJECT, Bench
+from common import Bench
+from controller import LIMIT, connect, controller, tree
 
-CONFIG = PROJECT / "roles/controller/files/ipcontroller_config.py"
-PORT_BASE = 22300
-LIMIT = 120
 CHOSEN = 0
 """Stands for the interval that is chosen by the number of engines."""
-
-
-def tree(pid: int) -> dict[int, tuple[float, int]]:
-    """Return the seconds of CPU and the open files of a process and its children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    found = {}
-    for one in [pid, *map(int, children)]:
-        # in nanoseconds, where /proc/<pid>/stat has hundredths of seconds
-        used = sum(int(file.read_text().split()[0]) for file in Path(f"/proc/{one}/task").glob("*/schedstat")) / 1e9
-        found[one] = used, len(os.listdir(f"/proc/{one}/fd"))
-    return found
-
-
-@contextmanager
-def controller(directory: Path, period: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a controller with a heartbeat of so many milliseconds."""
-    state, config = directory / "state", directory / "config"
-    public, secret = zmq.curve_keypair()
-    identity = {
-        "port_base": PORT_BASE,
-        "address": "127.0.0.1",
-        "encryption": "curve",
-        "curve_publickey": public.decode(),
-        "curve_secretkey": secret.decode(),
-        "scheduler": "leastload",
-        "key": secrets.token_hex(32),
-        "packer": "json",
-    }
-    settings: dict[str, Any] = {"TaskScheduler": {"hwm": 1}, "IPController": {"log_level": 40}}
-    if period != CHOSEN:
-        settings["HeartMonitor"] = {"period": period}
-    for path in (state, config):
-        path.mkdir(parents=True)
-    (state / "identity.json").write_text(json.dumps(identity))
-    (config / "ipcontroller.json").write_text(json.dumps(settings))
-    shutil.copy(CONFIG, config)
-    environ = {
-        **os.environ,
-        "IPYPARALLEL_STATE": str(state),
-        "IPYPARALLEL_CLUSTER": "bench",
-        "IPYPARALLEL_HOST": "here",
-        "IPYPARALLEL_FINGERPRINT": "none",
-    }
-    command = [
-        Path(sys.executable).with_name("ipcontroller"),
-        f"--profile-dir={state / 'controller'}",
-        f"--config={config / CONFIG.name}",
-    ]
-    with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
-
-
-def connect(directory: Path) -> ipyparallel.Client:
-    """Return a client as soon as the hub answers."""
-    deadline = time.monotonic() + LIMIT
-    while True:
-        try:
-            file = directory / "state/controller/security/ipcontroller-client.json"
-            return ipyparallel.Client(str(file), timeout=LIMIT)
-        except (OSError, ValueError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
 
 
 def until(client: ipyparallel.Client, engines: int) -> None:
@@ -114,10 +40,14 @@ def until(client: ipyparallel.Client, engines: int) -> None:
 def measure(engines: int, period: int, turns: int, idle: float) -> tuple[float, float, float]:
     """Return the seconds until engines are registered, the heartbeat's part of a core, and its files, when idle."""
     starts = []
+    settings: dict[str, Any] = {"TaskScheduler": {"hwm": 1}, "IPController": {"log_level": 40}}
+    if period != CHOSEN:
+        settings["HeartMonitor"] = {"period": period}
     with tempfile.TemporaryDirectory() as name:
         for turn in range(turns):
             directory = Path(name) / str(turn)
-            with controller(directory, period) as process:
+            directory.mkdir()
+            with controller(directory, settings) as process:
                 client = connect(directory)
                 before = tree(process.pid)
                 started = time.monotonic()
@@ -156,9 +86,9 @@ def measure(engines: int, period: int, turns: int, idle: float) -> tuple[float, 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print a table, and write it."""
     parser = argparse.ArgumentParser(description="The cost of the heartbeat.")
-    parser.add_argument("--engines", default="8,23,64,256,512", help="numbers of engines (8,23,64,256,512)")
+    parser.add_argument("--engines", default="8,23,64,512", help="numbers of engines (8,23,64,512)")
     parser.add_argument("--periods", default="3000,1000,500,300,0", help="intervals in ms, 0 for the chosen one")
-    parser.add_argument("--turns", type=int, default=2, help="starts of each (2)")
+    parser.add_argument("--turns", type=int, default=1, help="starts of each (1)")
     parser.add_argument("--idle", type=float, default=6, help="seconds in which the idle heartbeat is watched (6)")
     options = parser.parse_args(arguments)
     bench = Bench("heartbeat")

@@ -74,15 +74,16 @@ class Run:
     """A run of a playbook."""
 
     seconds: float
-    tasks: list[dict[str, Any]] = field(default_factory=list)
+    tasks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # for which a module ran, by host
+    times: list[tuple[str, float]] = field(default_factory=list)  # of each task
 
     def started_on(self, host: str) -> int:
-        """Return how many modules were started on a host."""
-        return sum(task["hosts"].get(host, 0) for task in self.tasks)
+        """Return for how many tasks a module ran on a host."""
+        return len(self.tasks.get(host, []))
 
     def changed_on(self, host: str) -> int:
         """Return how many tasks have changed a host."""
-        return sum(host in task["changed"] for task in self.tasks)
+        return sum(task["changed"] for task in self.tasks.get(host, []))
 
 
 class Probe:
@@ -162,13 +163,14 @@ class Nodes:
     def play(self, playbook: str, counts: Mapping[str, int] = COUNTS, *arguments: str, mitogen: bool = False) -> Run:
         """Run a playbook; return how long it took, and its tasks."""
         with tempfile.TemporaryDirectory() as directory:
-            file = Path(directory) / "tasks.json"
+            tasks, times = Path(directory) / "tasks.json", Path(directory) / "times.json"
             environ = {
                 **os.environ,
-                "ANSIBLE_CALLBACK_PLUGINS": str(SHARED / "callback"),
-                "ANSIBLE_CALLBACKS_ENABLED": "count",
+                "ANSIBLE_CALLBACK_PLUGINS": str(PROJECT / "molecule/shared/counting"),
+                "ANSIBLE_CALLBACKS_ENABLED": "tasks",
                 "ANSIBLE_NOCOLOR": "1",
-                "BENCH_COUNT_FILE": str(file),
+                "TASKS_FILE": str(tasks),
+                "TASKS_TIMES_FILE": str(times),
             }
             if mitogen:
                 environ["ANSIBLE_STRATEGY_PLUGINS"] = str(self.mitogen / "ansible_mitogen/plugins/strategy")
@@ -189,7 +191,9 @@ class Nodes:
             seconds = time.monotonic() - started
             if done.returncode:
                 raise FailureError(f"{playbook}: {done.stdout[-4000:]}{done.stderr[-1500:]}")
-            return Run(seconds, json.loads(file.read_text()) if file.exists() else [])
+            how = " with mitogen" if mitogen else ""
+            print(f"    {playbook} on {len(counts)} hosts{how}: {seconds:.1f} s", flush=True)
+            return Run(seconds, json.loads(tasks.read_text()), json.loads(times.read_text()))
 
     # The services
 
@@ -340,7 +344,7 @@ def noop(nodes: Nodes, bench: Bench, options: argparse.Namespace) -> None:
     prepared(nodes)
     runs = [nodes.play("deploy") for _turn in range(options.turns)]
     seconds = statistics.median(run.seconds for run in runs)
-    changed = sum(len(task["changed"]) for run in runs for task in run.tasks)
+    changed = sum(run.changed_on(host) for run in runs for host in run.tasks)
     bench.keep("deploy again, tasks that changed something", changed, "", bar=0)
     bench.keep("deploy again: modules started on an engine host", runs[0].started_on("node2"), "", bar=20)
     bench.keep("deploy again: modules started on the controller and notebook host", runs[0].started_on(CONTROLLER), "")
@@ -361,9 +365,10 @@ def noop(nodes: Nodes, bench: Bench, options: argparse.Namespace) -> None:
     print("  where the time of a deploy with nothing to do goes:")
     by_task: dict[str, list[float]] = {}
     for run in runs:
-        for task in run.tasks:
-            kind = task["name"] if task["hosts"] else "on no host: checks of arguments, skips, includes"
-            by_task.setdefault(kind, []).append(task["seconds"] / len(runs))
+        ran = {task["task"] for tasks in run.tasks.values() for task in tasks}
+        for name, took in run.times:
+            kind = name if name in ran else "on no host: checks of arguments, skips, includes"
+            by_task.setdefault(kind, []).append(took / len(runs))
     for name, times in sorted(by_task.items(), key=lambda item: -sum(item[1]))[:16]:
         print(f"  {sum(times):6.2f} s  {len(times) // len(runs):3} x  {name.removeprefix('ipyparallel.cluster.')}")
     known = sum(sum(times) for times in by_task.values())

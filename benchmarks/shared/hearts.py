@@ -44,27 +44,25 @@ def socket(kind: int, port: str, identity: bytes = b"") -> zmq.Socket[bytes]:
 poller = zmq.Poller()
 poller.register(sys.stdin.fileno(), zmq.POLLIN)
 pong_of = {}
-registering = []
+ident_of = {}
 for _number in range(number):
     ident = uuid.uuid4().hex.encode()
-    ping, pong = socket(zmq.SUB, "hb_ping"), socket(zmq.DEALER, "hb_pong", ident)
-    pong_of[ping] = pong
-    poller.register(ping, zmq.POLLIN)
     registrar = socket(zmq.DEALER, "registration", ident)
-    session.send(registrar, "registration_request", content={"uuid": ident.decode(), "id": None})
-    registering.append(registrar)
-for registrar in registering:
+    ident_of[registrar] = ident
     poller.register(registrar, zmq.POLLIN)
-waiting = set(registering)
+    session.send(registrar, "registration_request", content={"uuid": ident.decode(), "id": None})
 while True:
     for ready, _event in poller.poll():
         if ready in pong_of:
             pong_of[ready].send_multipart(ready.recv_multipart())
-        elif ready in waiting:
+        elif ready in ident_of:
+            # accepted; its heart must not beat before, as that would be a stranger's
             ready.recv_multipart()
             poller.unregister(ready)
-            waiting.discard(ready)
-            if not waiting:
+            ping, pong = socket(zmq.SUB, "hb_ping"), socket(zmq.DEALER, "hb_pong", ident_of.pop(ready))
+            pong_of[ping] = pong
+            poller.register(ping, zmq.POLLIN)
+            if not ident_of:
                 print("ready", flush=True)
         else:
             sys.exit()

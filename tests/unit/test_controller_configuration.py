@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, the ipyparallel.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The configuration files of controller and engines, which are no modules: how the heartbeat and the database are tuned."""
+"""The configuration files of controller and engines, which are no modules: heartbeat and database."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ POOLS = (9, 6, 3)  # ports for engines, for clients, internal ones; at broadcast
 EX_CONFIG = 78  # sysexits.h
 RECONNECT_SECONDS = 1.0  # ten times the interval at which libzmq reconnects
 # Milliseconds between two beats, where none are given: an engine is usable after about one and a half, so a short beat
-# is a short start, and each beat costs for each engine. docs/tuning.md has the measurement (make bench BENCH=heartbeat).
+# is a short start, and each beat costs for each engine. docs/tuning.md has the figures (make bench BENCH=heartbeat).
 SHORTEST_BEAT = 500  # a shorter one gains tenths of a second, and wakes every engine as often
 BEAT_OF_AN_ENGINE = 2  # so the heartbeat takes at most about 3 % of a core, however many engines there are
 LONGEST_BEAT = 3000  # ipyparallel's own; ipengine_config.py relies on it
