@@ -305,7 +305,8 @@ def run(module: AnsibleModule, manager: Manager, name: str) -> dict[str, t.Any]:
     params = module.params
     state = params["state"]
     files: list[ManagedFile] = []
-    wanted = dict.fromkeys((unit.name for unit in manager.units(name)), "")
+    units = manager.units(name)
+    wanted = dict.fromkeys((unit.name for unit in units), "")
     if params["command"] and state == "started":
         definition = read_definition(params)
         check_definition(definition)
@@ -317,7 +318,7 @@ def run(module: AnsibleModule, manager: Manager, name: str) -> dict[str, t.Any]:
         wanted = manager.laid_down(name)
 
     changed_files, diff = differences(files)
-    plan = make_plan(wanted, manager.units(name), state)
+    plan = make_plan(wanted, units, state)
     removable = [*manager.paths(name), *(file["path"] for file in params["files"])] if state == "absent" else []
     removable = [path for path in removable if os.path.lexists(path)]
     missing = missing_directories(params, manager, files) if files else {}
@@ -349,10 +350,11 @@ def run(module: AnsibleModule, manager: Manager, name: str) -> dict[str, t.Any]:
             os.unlink(path)
     if changed:
         manager.apply(name, plan, state)
+        units = manager.units(name)
     if state != "started":
         manager.release()
     result["processes"] = [
-        {"name": unit.name, "state": unit.state, "pid": unit.pid, "since": unit.since} for unit in manager.units(name)
+        {"name": unit.name, "state": unit.state, "pid": unit.pid, "since": unit.since} for unit in units
     ]
     return result
 
