@@ -524,14 +524,12 @@ def heartbeat(nodes: Nodes, bench: Bench, options: argparse.Namespace) -> None:
     for (period, nanny), (took, controller, engine, memory) in rows.items():
         cells = f"{took:.1f} s | {controller:.1f} % | {engine:.2f} % | {memory:.0f} MB"
         print(f"| {period} ms | {'yes' if nanny else 'no'} | {cells} |")
-    nodes.settings("ipengine", IPEngine={"enable_nanny": True})
-    nodes.settings("ipcontroller", HeartMonitor={"period": 500, "max_heartmonitor_misses": 60})
     nodes.stop_units(units)
     nodes.play("deploy")
 
 
 def tuning(nodes: Nodes, bench: Bench, _options: argparse.Namespace) -> None:
-    """Threads, database, high-water mark, file descriptors, journal."""
+    """Threads, high-water mark, file descriptors, journal."""
     prepared(nodes)
     cores = os.cpu_count() or 1
     with nodes.probe() as probe:
@@ -572,20 +570,6 @@ def tuning(nodes: Nodes, bench: Bench, _options: argparse.Namespace) -> None:
             return found
 
         lines = journal(nodes)
-        database = "ipyparallel.controller."
-        rates = {
-            name: rate(name, IPController={"db_class": database + where})
-            for name, where in (("nodb", "dictdb.NoDB"), ("sqlitedb", "sqlitedb.SQLiteDB"), ("dictdb", "dictdb.DictDB"))
-        }
-        written = journal(nodes) - lines
-        for name in ("nodb", "sqlitedb"):
-            bench.keep(
-                f"load-balanced tasks that do nothing, database {name}",
-                rates[name],
-                "a second",
-                alternative="dictdb",
-                beside=rates["dictdb"],
-            )
         marks = {hwm: rate(f"hwm {hwm}", TaskScheduler={"hwm": hwm}) for hwm in (0, 4, 1)}
         for hwm in (0, 4):
             bench.keep(
@@ -595,7 +579,8 @@ def tuning(nodes: Nodes, bench: Bench, _options: argparse.Namespace) -> None:
                 alternative="hwm 1",
                 beside=marks[1],
             )
-        bench.keep("lines in the journals for three restarts of the controller and 9300 tasks", written, "")
+        written = journal(nodes) - lines
+        bench.keep("lines in the journals for three restarts of the controller and 9300 tasks", written, "", bar=2000)
     quiet = journal(nodes)
     time.sleep(10)  # nobody asks the cluster anything
     bench.keep("lines in the journals of an idle cluster, a second", (journal(nodes) - quiet) / 10, "", bar=0.1)
@@ -641,7 +626,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--launcher-turns", type=int, default=1, help="of ipyparallel's SSH launcher, which is slow (1)"
     )
     parser.add_argument("--heartbeat-turns", type=int, default=1, help="starts by each heartbeat (1)")
-    parser.add_argument("--periods", default="3000,1000,500,300,150", help="heartbeats in ms (3000,1000,500,300,150)")
+    parser.add_argument("--periods", default="3000,1000,500,300", help="heartbeats in ms (3000,1000,500,300)")
     parser.add_argument("--idle", type=float, default=10, help="seconds in which idle processes are watched (10)")
     parser.add_argument("--hosts", type=int, default=12, help="of the growth (12)")
     parser.add_argument("--keep", action="store_true", help="leave the lab there")

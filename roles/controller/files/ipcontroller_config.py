@@ -29,7 +29,7 @@ RECONNECT_SECONDS = 1.0  # ten times the interval at which libzmq reconnects
 # Milliseconds between two beats, where none are given: an engine is usable after about one and a half, so a short beat
 # is a short start, and each beat costs for each engine. docs/tuning.md has the figures (make bench BENCH=heartbeat).
 SHORTEST_BEAT = 500  # a shorter one gains tenths of a second, and wakes every engine as often
-BEAT_OF_AN_ENGINE = 2  # so the heartbeat takes at most about 3 % of a core, however many engines there are
+BEAT_OF_AN_ENGINE = 2  # so the heartbeat takes about 2.5 % of a core at most, up to 1500 engines
 LONGEST_BEAT = 3000  # ipyparallel's own; ipengine_config.py relies on it
 GONE_AFTER = 30_000  # ipyparallel's own: how long an engine may miss all beats until it counts as gone
 
