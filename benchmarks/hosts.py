@@ -482,35 +482,44 @@ def slope(nodes: Nodes, bench: Bench, options: argparse.Namespace) -> None:
 def heartbeat(nodes: Nodes, bench: Bench, options: argparse.Namespace) -> None:
     """Start of the services, and their idle cost, by heartbeat and with and without nannies."""
     units = prepared(nodes)
+    # the watchdog asks nannies, and would take engines without them for dead ones
+    watchdog = f"ipyparallel-{NAME}-health.service"
+    nodes.on(CONTROLLER, f"sudo systemctl stop {watchdog}")
+    units = {node: " ".join(set(names.split()) - {watchdog}) for node, names in units.items()}
     rows: dict[tuple[int, bool], tuple[float, float, float, float]] = {}
-    with nodes.probe() as probe:
-        for nanny in (True, False):
-            for period in options.periods:
-                nodes.settings(
-                    "ipcontroller", HeartMonitor={"period": period, "max_heartmonitor_misses": -(-30000 // period)}
-                )
-                nodes.settings("ipengine", IPEngine={"enable_nanny": nanny})
-                seconds = []
-                for _turn in range(options.heartbeat_turns):
-                    nodes.stop_units(units)
-                    with ThreadPoolExecutor(1) as pool:
-                        answer = pool.submit(probe.ask, "wait", engines=TOTAL)
-                        started = time.monotonic()
-                        nodes.start_units(units)
-                        answer.result()
-                        seconds.append(time.monotonic() - started)
-                time.sleep(2)  # the last of the start
-                before = {node: nodes.account(node) for node in (CONTROLLER, "node2")}
-                began = time.monotonic()
-                time.sleep(options.idle)  # what is measured is what it does when nobody asks
-                after = {node: nodes.account(node) for node in (CONTROLLER, "node2")}
-                lasted = time.monotonic() - began
-                controller = after[CONTROLLER]["controller"]["cpu"] - before[CONTROLLER]["controller"]["cpu"]
-                engines = after["node2"]["engines-default"]["cpu"] - before["node2"]["engines-default"]["cpu"]
-                memory = after["node2"]["engines-default"]["mb"] / COUNTS["node2"]
-                row = statistics.median(seconds), controller / lasted * 100, engines / lasted * 100 / 8, memory
-                rows[period, nanny] = row
-                print(f"  {period} ms, nannies {nanny}: {row[0]:.1f} s, controller {row[1]:.1f} %", flush=True)
+    try:
+        with nodes.probe() as probe:
+            for nanny in (True, False):
+                for period in options.periods:
+                    nodes.settings(
+                        "ipcontroller", HeartMonitor={"period": period, "max_heartmonitor_misses": -(-30000 // period)}
+                    )
+                    nodes.settings("ipengine", IPEngine={"enable_nanny": nanny})
+                    seconds = []
+                    for _turn in range(options.heartbeat_turns):
+                        nodes.stop_units(units)
+                        with ThreadPoolExecutor(1) as pool:
+                            answer = pool.submit(probe.ask, "wait", engines=TOTAL)
+                            started = time.monotonic()
+                            nodes.start_units(units)
+                            answer.result()
+                            seconds.append(time.monotonic() - started)
+                    time.sleep(2)  # the last of the start
+                    before = {node: nodes.account(node) for node in (CONTROLLER, "node2")}
+                    began = time.monotonic()
+                    time.sleep(options.idle)  # what is measured is what it does when nobody asks
+                    after = {node: nodes.account(node) for node in (CONTROLLER, "node2")}
+                    lasted = time.monotonic() - began
+                    controller = after[CONTROLLER]["controller"]["cpu"] - before[CONTROLLER]["controller"]["cpu"]
+                    engines = after["node2"]["engines-default"]["cpu"] - before["node2"]["engines-default"]["cpu"]
+                    memory = after["node2"]["engines-default"]["mb"] / COUNTS["node2"]
+                    row = statistics.median(seconds), controller / lasted * 100, engines / lasted * 100 / 8, memory
+                    rows[period, nanny] = row
+                    print(f"  {period} ms, nannies {nanny}: {row[0]:.1f} s, controller {row[1]:.1f} %", flush=True)
+    finally:
+        # processes keep the settings with which they were started; the deploy writes those of the collection
+        nodes.stop_units(units)
+        nodes.play("deploy")
     for (period, nanny), (took, controller, engine, memory) in rows.items():
         words = f"heartbeat {period} ms, {'with' if nanny else 'without'} nannies"
         beside = rows.get((3000, True), (None,) * 4)
@@ -524,8 +533,6 @@ def heartbeat(nodes: Nodes, bench: Bench, options: argparse.Namespace) -> None:
     for (period, nanny), (took, controller, engine, memory) in rows.items():
         cells = f"{took:.1f} s | {controller:.1f} % | {engine:.2f} % | {memory:.0f} MB"
         print(f"| {period} ms | {'yes' if nanny else 'no'} | {cells} |")
-    nodes.stop_units(units)
-    nodes.play("deploy")
 
 
 def tuning(nodes: Nodes, bench: Bench, _options: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from common import PROJECT
 
 CONFIG = PROJECT / "roles/controller/files/ipcontroller_config.py"
 PORT_BASE = 22300
-LIMIT = 60
+LIMIT = 120
 """Seconds after which something counts as hanging."""
 
 
