@@ -16,6 +16,26 @@ from remote import Operator
 
 FIGURES = kept.Figures()
 NODES = ["node1", "node2", "node3"]
+BASE = 10100
+
+SCAN = """
+import asyncio, json, sys
+address, *ports = sys.argv[1:]
+
+async def is_open(port):
+    try:
+        _reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port), 20)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    return True
+
+async def main():
+    found = await asyncio.gather(*(is_open(int(port)) for port in ports))
+    print(json.dumps([int(port) for port, yes in zip(ports, found) if yes]))
+
+asyncio.run(main())
+"""
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +98,8 @@ def journals(operator: Operator, *arguments: str) -> dict[str, list[dict[str, An
     """Return what is in the nodes' journals, all of it unless told otherwise."""
     said = operator.shells(NODES, " ".join(["journalctl --all --output=json", *arguments]))
     return {node: [json.loads(line) for line in text.splitlines()] for node, text in said.items()}
+
+
+def scan(operator: Operator, node: str, of: str, ports: list[int]) -> set[int]:
+    """Return which of the ports of an address are open to a node."""
+    return {*operator.python(node, SCAN, of, *map(str, ports), account="plain")}
