@@ -98,7 +98,7 @@ options:
         type: str
       mode:
         description:
-          - Its mode, octal. Without it, V(0644) below O(config), else V(0600). A O(files[].secret) has V(0600) everywhere.
+          - Its mode, octal. Without it, V(0600) for a O(files[].secret), and for what is not below O(config), else V(0644).
         type: str
       secret:
         description: Its content, in place of O(files[].content), kept out of diff and output.

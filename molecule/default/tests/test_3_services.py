@@ -187,6 +187,27 @@ def test_user_code_can_do_what_it_needs(operator: Operator, address: str) -> Non
     assert {*map(len, found)} == {12}
 
 
+MACHINE_CODE = """
+def compiled():
+    import numba
+
+    @numba.njit(parallel=True)
+    def total(n):
+        found = 0.0
+        for i in numba.prange(n):
+            found += i
+        return found
+
+    return total(1001), numba.vectorize(["f8(f8)"])(lambda x: x * 2)(21.0)
+
+print(json.dumps(c[-1].apply_sync(compiled)))
+"""
+
+
+def test_numba_compiles_in_an_engine(operator: Operator) -> None:
+    assert operator.client(MACHINE_CODE) == [500500.0, 42.0]
+
+
 def test_files_of_engines_in_tmp_are_seen_on_the_host(operator: Operator) -> None:
     code = "c[:].apply_sync(lambda: open('/tmp/from_an_engine', 'w').close())\nprint(0)"
     operator.client(code)
