@@ -171,9 +171,7 @@ def verifies(hasher: Hasher | None, hashed: str | None, password: str) -> bool:
         return False
 
 
-def make_plan(
-    paths: Paths, given: str | None, hasher: Hasher | None, ownership: Ownership | None = None
-) -> Plan:
+def make_plan(paths: Paths, given: str | None, hasher: Hasher | None, ownership: Ownership | None = None) -> Plan:
     """Compare what *paths* hold with what is wanted.
 
     Args:

@@ -98,7 +98,8 @@ options:
         type: str
       mode:
         description:
-          - Its mode, octal. Without it, V(0600) for a O(files[].secret), and for what is not below O(config), else V(0644).
+          - Its mode, octal.
+          - Without it, V(0600) for a O(files[].secret), and for what is not below O(config), else V(0644).
         type: str
       secret:
         description: Its content, in place of O(files[].content), kept out of diff and output.
@@ -262,9 +263,7 @@ def is_below(path: str, directory: str) -> bool:
     return path.startswith(directory.rstrip("/") + "/")
 
 
-def differences(
-    files: list[ManagedFile], account: Ownership
-) -> tuple[list[ManagedFile], list[dict[str, str]]]:
+def differences(files: list[ManagedFile], account: Ownership) -> tuple[list[ManagedFile], list[dict[str, str]]]:
     """Return the files that differ from what is on disk, and a diff of them without secrets."""
     changed, diff = [], []
     for file in files:

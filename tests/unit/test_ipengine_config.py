@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 CONFIG = Path(__file__).parents[2] / "roles/engines/files/ipengine_config.py"
-# As an engine: a handler of Python's own for SIGTERM, threads, and forks that are told to end at once. On one processor,
-# so that most of them are told before they have begun.
+# As an engine: a handler of Python's own for SIGTERM, and forks that are told to end at once. On one processor, so that
+# most of them are told before they have begun.
 FORKS = """
 import json, os, pathlib, signal, sys, threading, time
 source = pathlib.Path(sys.argv[1]).read_text()

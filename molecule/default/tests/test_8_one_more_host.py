@@ -4,31 +4,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import pytest
-from conftest import BASE, NODES, scan
+from conftest import BASE, EVERY, NODES, scan
 from figures import Figures
 from remote import DOCUMENTED, Operator
 
 # These only look.
 READ_ONLY = {"setup", "cluster_info", "connector_info", "process_info", "preflight", "reach", "compare_hosts"}
-MORE = """\
-ipyparallel:
-  children:
-    ipyparallel_engines:
-      hosts:
-        node4:
-"""
-
-
-@pytest.fixture(scope="module")
-def more(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Return the arguments that add the new host to the inventory."""
-    path: Path = tmp_path_factory.mktemp("more") / "more.yml"
-    path.write_text(MORE)
-    return ["--inventory", str(path)]
 
 
 def could_change(tasks: list[dict[str, Any]]) -> list[str]:
@@ -56,23 +39,22 @@ def test_one_more_host(operator: Operator, figures: Figures, address: str, more:
 
 
 def test_a_run_over_all_finds_nothing_left_to_do(operator: Operator, more: list[str]) -> None:
-    before = operator.pids("ipyparallel", [*NODES, "node4"])
+    before = operator.pids("ipyparallel", EVERY)
     run = operator.ok("site", *more)
-    assert run.changed == dict.fromkeys([*NODES, "node4"], 0)
-    assert operator.pids("ipyparallel", [*NODES, "node4"]) == before
+    assert run.changed == dict.fromkeys(EVERY, 0)
+    assert operator.pids("ipyparallel", EVERY) == before
 
 
 def test_stopped_and_started(operator: Operator, more: list[str]) -> None:
-    every = [*NODES, "node4"]
-    before = operator.pids("ipyparallel", every)
+    before = operator.pids("ipyparallel", EVERY)
     operator.ok("stop", *more)
-    assert {node: {*units} - {"firewall"} for node, units in operator.pids("ipyparallel", every).items()} == {
-        node: set() for node in every
+    assert {node: {*units} - {"firewall"} for node, units in operator.pids("ipyparallel", EVERY).items()} == {
+        node: set() for node in EVERY
     }
     look = "ss --no-header --tcp --udp --listening --numeric | grep -v ':22 '; pgrep -u ipyparallel"
-    said = operator.shells(every, look)
-    assert said == dict.fromkeys(every, "")
+    said = operator.shells(EVERY, look)
+    assert said == dict.fromkeys(EVERY, "")
     operator.ok("start", *more)
-    after = operator.pids("ipyparallel", every)
+    after = operator.pids("ipyparallel", EVERY)
     assert {node: {*units} for node, units in after.items()} == {node: {*units} for node, units in before.items()}
     assert operator.client("print(json.dumps(c[:].apply_sync(lambda: 6 * 7)))") == [42] * 7

@@ -4,20 +4,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-from conftest import CLIENT, connected
+from conftest import EVERY, connected
 from remote import Operator
 
-EVERY = ["node1", "node2", "node3", "node4"]
 # What was written since before the first check: files, for directories have changed by what came and went in them.
 # What SSH, sudo, Ansible and the journal leave is not the cluster's.
 CHANGED = r"""
 find /etc /home /opt /root /run /srv /tmp /usr /var /dev/shm -xdev -not -type d -cnewer /run/before_check -not -regex \
 '/home/\(ansible\|plain\)/\(\.ansible\|\.cache\).*\|/var/lib/\(sudo\|systemd\|private\)/.*\|/var/log/.*\|/run/\(sudo\|systemd\|log\|utmp\|user\|udev\|dbus\).*\|/tmp/systemd.*'
 """
-ACCOUNTS = {f"/etc/{name}{old}" for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid") for old in ("", "-")}
+DATABASE = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
+ACCOUNTS = {f"/etc/{name}{old}" for name in DATABASE for old in ("", "-")} | {"/etc/.pwd.lock"}
+HOME = "/home/ipyparallel"
 LOOK = """
 systemctl list-units --all --plain --no-legend 'ipyparallel*'
 systemctl list-unit-files --no-legend 'ipyparallel*'
@@ -30,8 +28,22 @@ true
 """
 
 
-@pytest.fixture(scope="module")
-def more(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    path: Path = tmp_path_factory.mktemp("more") / "more.yml"
-    path.write_text(MORE)
-    return ["--inventory", str(path)]
+def test_destroy_leaves_the_notebooks_only(operator: Operator, more: list[str]) -> None:
+    operator.shell("node1", f"echo mine > {HOME}/notebooks/mine.ipynb", "ipyparallel")
+    run = operator.ok("destroy", *more)
+    assert f"node1: {HOME}/notebooks" in run.said
+    assert operator.shells(EVERY, LOOK) == dict.fromkeys(EVERY, "")
+    assert operator.shell("node1", f"cat {HOME}/notebooks/mine.ipynb") == "mine\n"
+
+    left = {node: {*text.split()} - ACCOUNTS for node, text in operator.shells(EVERY, CHANGED).items()}
+    assert {node: sorted(path for path in paths if not path.startswith(HOME)) for node, paths in left.items()} == {
+        node: [] for node in EVERY
+    }
+    assert "Could not find" in connected(operator) or "no such" in connected(operator).lower()
+    profiles = [path for path in operator.home.rglob("*") if path.name == "profile_ipyparallel"]
+    assert profiles == []
+
+
+def test_destroy_again_changes_nothing(operator: Operator, more: list[str]) -> None:
+    assert operator.ok("destroy", *more).changed == dict.fromkeys(EVERY, 0)
+    assert not operator.status(*more)["deployed"]

@@ -16,8 +16,8 @@ name: tasks
 type: aggregate
 short_description: Count the tasks for which a module ran
 description:
-  - Writes the tasks for which a module ran to the file E(TASKS_FILE), as JSON, by the host where it ran. Each has the names
-    of the task and of the module, and says whether something changed.
+  - Writes the tasks for which a module ran to the file E(TASKS_FILE), as JSON, by the host where it ran.
+  - Each has the names of the task and of the module, and says whether something changed.
 """
 
 # These run at the operator, and reach no host.

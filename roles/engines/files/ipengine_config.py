@@ -47,8 +47,8 @@ def let_forks_end():
     They would have the engine's own handler, which leaves the rest to a loop that does not run in a fork: a worker that
     is told to end a moment before it does by itself would stay, and its pool, hence the engine, waits for it for ever.
 
-    Python forgets in a fork which signals have come since then, so one that comes before the fork has begun is held back
-    until it has the handler that ends it.
+    Python forgets in a fork which signals have come since then, so one that comes before the fork has begun is held
+    back until it has the handler that ends it.
     """
     held = threading.local()
 
