@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 from conftest import BASE, NODES, SCAN, scan
-from lab import Lab
-from remote import DOCUMENTED, FIREWALL, HEALTH, METRICS, Operator
+from lab import TREE, Lab
+from remote import DOCUMENTED, FIREWALL, Operator
 
 NOTEBOOK = 8888
 SSH = {("0.0.0.0", 22), ("[::]", 22)}
@@ -27,11 +28,16 @@ def listening(operator: Operator) -> dict[str, set[tuple[str, int]]]:
 
 def documented(address: str) -> dict[str, set[tuple[str, int]]]:
     """Return what docs/ports.md says, but for the ports that engines choose."""
-    public = {(address, BASE + number) for which in ("engine", "client") for number in DOCUMENTED[which]}
-    private = {("127.0.0.1", BASE + number) for number in DOCUMENTED["internal"]} | {("127.0.0.1", NOTEBOOK)}
-    if HEALTH:
-        private |= {("127.0.0.1", BASE + METRICS)}
-    return {"node1": public | private | SSH, "node2": SSH, "node3": SSH}
+    places = {"the controller's address": address, "127.0.0.1": "127.0.0.1"}
+    lines = [line for line in (TREE / "docs/ports.md").read_text().splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    found = {("127.0.0.1", NOTEBOOK)}
+    for ports, _what, where, *_who in rows:
+        numbers = [BASE + int(number) for number in re.findall(r"\+(\d+)", ports)]
+        if numbers and where:
+            found |= {(places[where], port) for port in range(numbers[0], numbers[-1] + 1)}
+    assert len(found) == 20
+    return {"node1": found | SSH, "node2": SSH, "node3": SSH}
 
 
 @pytest.mark.parametrize(("node", "engines"), [("node1", 1), ("node2", 2), ("node3", 2)])
