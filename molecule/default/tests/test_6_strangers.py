@@ -19,7 +19,10 @@ from remote import DOCUMENTED, HEALTH, METRICS, Operator, wait_until
 BASE = 10100
 CONNECTOR = "/var/lib/ipyparallel/ipyparallel/connector/ipcontroller-client.json"
 PYTHON = "/opt/ipyparallel/ipyparallel/current/bin/python"
+# on each port
 CONNECTIONS = 1000
+# MiB. What is kept of a connection is some KiB, which would be ten times as much
+GROWTH = 4
 
 RECORD = '''
 """Let a client with the right keys do its work through a listener of our own, and keep what it sends, by port."""
@@ -87,27 +90,35 @@ for number in range(asked["count"]):
     kinds[kind] += 1
 print(json.dumps(kinds))
 """
+# open files, and memory that is nobody else's, of groups of processes
 MEASURE = """
-import json, os
-fds = memory = 0
-for pid in PIDS:
-    fds += len(os.listdir(f"/proc/{pid}/fd"))
-    memory += sum(int(l.split()[1]) for l in open(f"/proc/{pid}/smaps_rollup") if l.startswith(("Pss_Anon", "Swap:")))
-print(json.dumps({"fds": fds, "kib": memory}))
+import json, os, sys
+groups = json.loads(sys.argv[1])
+found = {}
+for name, pids in groups.items():
+    fds = memory = 0
+    for pid in pids:
+        fds += len(os.listdir(f"/proc/{pid}/fd"))
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            memory += sum(int(line.split()[1]) for line in file if line.startswith(("Pss_Anon", "Swap:")))
+    found[name] = {"fds": fds, "mib": memory / 1024}
+print(json.dumps(found))
 """
+SERVERS = ["controller", "notebook", "health"]
 
 
-def controller_pids(operator: Operator) -> str:
-    unit = "ipyparallel-ipyparallel-controller.service"
-    group = operator.shell("node1", f"systemctl show --value --property=ControlGroup {unit}").strip()
-    command = f"cat /sys/fs/cgroup/systemd{group}/cgroup.procs 2>/dev/null || cat /sys/fs/cgroup{group}/cgroup.procs"
-    return " ".join(sorted(operator.shell("node1", command).split(), key=int))
+def pids_of(operator: Operator, unit: str) -> list[str]:
+    """Return the processes of a unit, its children too."""
+    group = operator.shell("node1", f"systemctl show --value --property=ControlGroup ipyparallel-ipyparallel-{unit}")
+    roots = ("/sys/fs/cgroup/systemd", "/sys/fs/cgroup")
+    paths = " || ".join(f"cat {root}{group.strip()}/cgroup.procs 2>/dev/null" for root in roots)
+    return operator.shell("node1", paths).split()
 
 
-def measured(operator: Operator) -> dict[str, int]:
-    """Return the open files and the memory of the controller and its children."""
-    code = MEASURE.replace("PIDS", repr(controller_pids(operator).split()))
-    found: dict[str, int] = operator.python("node1", code, account="ipyparallel")
+def measured(operator: Operator) -> dict[str, dict[str, float]]:
+    """Return the open files and the memory of what listens on the controller host."""
+    groups = {name: pids_of(operator, f"{name}.service") for name in SERVERS}
+    found: dict[str, dict[str, float]] = operator.python("node1", MEASURE, json.dumps(groups), account="ipyparallel")
     return found
 
 
@@ -173,23 +184,39 @@ def test_a_thousand_streams_change_nothing(
     if HEALTH:
         private.append(("127.0.0.1", BASE + METRICS))
     targets = public + private
+    assert len(targets) == 20
     pids, before = operator.pids("ipyparallel", NODES), measured(operator)
 
-    def attack(seed: int, count: int) -> dict[str, int]:
-        asked = {"seed": seed, "count": count, "streams": streams, "targets": targets}
+    def attack(seed: int, connections: int) -> dict[str, int]:
+        asked = {"seed": seed, "count": connections * len(targets), "streams": streams, "targets": targets}
         code = ATTACK.replace("ASKED", repr(asked), 1)
         found: dict[str, int] = operator.python("node1", code, account="plain")
         return found
 
+    def settled(most: dict[str, dict[str, float]], more: int, what: str) -> dict[str, dict[str, float]]:
+        found: dict[str, dict[str, float]] = {}
+
+        def is_settled() -> bool:
+            found.update(measured(operator))
+            return all(found[name]["fds"] <= most[name]["fds"] + more for name in SERVERS)
+
+        wait_until(is_settled, 30, f"{what}: {most}, {found}")
+        return found
+
     # the first ones fill what libzmq and the allocator keep
     attack(1, CONNECTIONS // 4)
-    warm = wait_until(lambda: (found := measured(operator))["fds"] <= before["fds"] + 4 and found, 20, "no open files")
+    warm = settled(before, 4, "no open files of the first connections")
     kinds = attack(2, CONNECTIONS)
-    assert min(kinds.values()) > CONNECTIONS // 4
-    assert sum(kinds.values()) == CONNECTIONS
-    after = wait_until(lambda: (found := measured(operator))["fds"] <= warm["fds"] and found, 20, "no more open files")
-    figures.add("1000 strange connections: controller's open files", after["fds"] - before["fds"], "", 4)
-    # 18 sockets with a reactor each; a leak of what a connection holds would be ten times as much
-    figures.add("1000 strange connections: controller's memory", (after["kib"] - warm["kib"]) / 1024, "MiB", 2)
+    assert min(kinds.values()) > CONNECTIONS * len(targets) // 4
+    assert sum(kinds.values()) == CONNECTIONS * len(targets)
+    after = settled(warm, 0, "no more open files")
+    for name in SERVERS:
+        figures.keep(
+            f"after 1000 strangers a port: open files of {name}", after[name]["fds"] - before[name]["fds"], "", 4
+        )
+        figures.keep(
+            f"after 1000 strangers a port: memory of {name}", after[name]["mib"] - warm[name]["mib"], "MiB", GROWTH
+        )
+    assert max(after[name]["mib"] - warm[name]["mib"] for name in SERVERS) <= GROWTH, (before, warm, after)
     assert operator.pids("ipyparallel", NODES) == pids
     operator.verify()
