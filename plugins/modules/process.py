@@ -210,6 +210,14 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import
 )
 
 
+class Module(AnsibleModule):
+    """A module that writes neither files nor secrets to the log of the host."""
+
+    def _log_invocation(self) -> None:
+        # Ansible's own takes a secret out of what it logs only where it is a single line
+        self.log(" ".join(f"{name}={self.params[name]}" for name in ("cluster", "name", "state", "instances")))
+
+
 def account_of(params: dict[str, t.Any]) -> Ownership:
     """Return the account that the options name; one that is not there yet (in check mode) owns nothing so far."""
     try:
@@ -370,7 +378,7 @@ def run(module: AnsibleModule, manager: Manager, name: str) -> dict[str, t.Any]:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             **MANAGED_ARGUMENT_SPEC,
             "name": {"type": "str", "required": True},
