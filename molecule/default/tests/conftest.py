@@ -19,6 +19,7 @@ FIGURES = kept.Figures()
 NODES = ["node1", "node2", "node3"]
 EVERY = [*NODES, "node4"]
 BASE = 10100
+NOTEBOOK = 8888
 
 SCAN = """
 import asyncio, json, sys

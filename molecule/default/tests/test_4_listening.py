@@ -10,11 +10,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import BASE, NODES, SCAN, scan
+from conftest import BASE, NODES, NOTEBOOK, SCAN, scan
 from lab import TREE, Lab
 from remote import DOCUMENTED, FIREWALL, Operator
 
-NOTEBOOK = 8888
 SSH = {("0.0.0.0", 22), ("[::]", 22)}
 
 

@@ -31,7 +31,7 @@ true
 def test_destroy_leaves_the_notebooks_only(operator: Operator, more: list[str]) -> None:
     operator.shell("node1", f"echo mine > {HOME}/notebooks/mine.ipynb", "ipyparallel")
     run = operator.ok("destroy", *more)
-    assert f"node1: {HOME}/notebooks" in run.said
+    assert f"Your notebooks are still in {HOME}/notebooks on node1" in run.said
     assert operator.shells(EVERY, LOOK) == dict.fromkeys(EVERY, "")
     assert operator.shell("node1", f"cat {HOME}/notebooks/mine.ipynb") == "mine\n"
 

@@ -461,6 +461,16 @@ def test_secrets_are_in_no_output(started):
     assert [output.text for output in outputs if SECRET in output.text] == []
 
 
+def test_secrets_are_in_no_log_of_the_host(host, monkeypatch):
+    """Of several lines, as connectors are: Ansible's own finds such a one in nothing that it logs."""
+    logged = []
+    monkeypatch.setattr(process.AnsibleModule, "log", lambda _self, msg, **_arguments: logged.append(msg))
+    files = [{"path": f"{host.directory}/config/x.pem", "secret": f'{{\n  "key": "{SECRET}"\n}}\n'}]
+    host.engines(check=True, files=files)
+    assert logged
+    assert [text for text in logged if SECRET in str(text)] == []
+
+
 @pytest.mark.parametrize("which", ["files", "watch"])
 def test_a_link_of_the_accounts_shows_root_nothing(host, account, common_path, which):
     """The account puts a link to a secret of root's where root looks for a file of the account's."""
