@@ -125,7 +125,7 @@ class ActionModule(ActionBase):
                 task_vars=task_vars,
             )
         finally:
-            for context, no_log in zip(contexts, shown):
+            for context, no_log in zip(contexts, shown, strict=True):
                 context.no_log = no_log
         if info.get("failed"):
             raise AnsibleActionFail(info.get("msg", "the connector cannot be read on the controller host"))

@@ -206,15 +206,20 @@ def test_a_thousand_streams_change_nothing(
     kinds = attack(1, targets)
     assert min(kinds.values()) > CONNECTIONS * len(targets) // 4
     assert sum(kinds.values()) == CONNECTIONS * len(targets)
-    # the first ones fill what libzmq and the allocator keep; what grows is found by what each further round adds
-    added = dict.fromkeys(SERVERS, 0.0)
+    # the first ones fill what libzmq and the allocator keep; what grows is found by what further ones add
     rounds = [settled(before, 4, "no open files of the first connections")]
-    for seed in range(2, 7):
-        attack(seed, [one for one in targets if one == ("127.0.0.1", NOTEBOOK)] if seed > 2 else targets)
+
+    def more(seed: int, targets: list[tuple[str, int]]) -> dict[str, float]:
+        attack(seed, targets)
         rounds.append(settled(before, 4, "no open files of further connections"))
-        added = {name: rounds[-1][name]["mib"] - rounds[-2][name]["mib"] for name in SERVERS}
-        if max(added.values()) <= GROWTH:
+        return {name: rounds[-1][name]["mib"] - rounds[-2][name]["mib"] for name in SERVERS}
+
+    added = more(2, targets)
+    # the peak of a server that is slower than the strangers takes some rounds
+    for seed in range(3, 9):
+        if added["notebook"] <= GROWTH:
             break
+        added["notebook"] = more(seed, [("127.0.0.1", NOTEBOOK)])["notebook"]
     for name in SERVERS:
         files = rounds[-1][name]["fds"] - before[name]["fds"]
         figures.keep(f"1000 strangers on each port: open files left in {name}", files, "", 4)
