@@ -8,16 +8,16 @@ from conftest import EVERY, connected
 from remote import Operator
 
 # What was written since before the first check: files, for directories have changed by what came and went in them.
-# What SSH, sudo, Ansible and the journal leave is not the cluster's.
+# What SSH, sudo, Ansible and the journal leave is not the cluster's; nor is the cache of uv, which all clusters share.
 CHANGED = r"""
 find /etc /home /opt /root /run /srv /tmp /usr /var /dev/shm -xdev -not -type d -cnewer /run/before_check -not -regex \
-'/home/\(ansible\|plain\)/\(\.ansible\|\.cache\).*\|/var/lib/\(sudo\|systemd\|private\)/.*\|/var/log/.*\|/run/\(sudo\|systemd\|log\|utmp\|user\|udev\|dbus\).*\|/tmp/systemd.*'
+'/home/\(ansible\|plain\)/\(\.ansible\|\.cache\).*\|/root/\.cache/uv/.*\|/var/lib/\(sudo\|systemd\|private\)/.*\|/var/log/.*\|/run/\(sudo\|systemd\|log\|utmp\|user\|udev\|dbus\).*\|/tmp/systemd.*'
 """
 DATABASE = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
 ACCOUNTS = {f"/etc/{name}{old}" for name in DATABASE for old in ("", "-")} | {"/etc/.pwd.lock"}
 HOME = "/home/ipyparallel"
 LOOK = """
-systemctl list-units --all --plain --no-legend 'ipyparallel*'
+systemctl list-units --all --plain --no-legend --type=service,target 'ipyparallel*'
 systemctl list-unit-files --no-legend 'ipyparallel*'
 find /etc/systemd /run/systemd /usr/lib/systemd -name '*ipyparallel*'
 /usr/sbin/nft list tables | grep ipyparallel
