@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import paths, report
 
-PATHS = "__ipyparallel_common_paths"
 PREFLIGHT = "__ipyparallel_common_host"
 PASSWORD = "__ipyparallel_notebook_password"  # noqa: S105 - the name of a variable
 HOST_ROLES = ("controller", "engines", "notebook")
@@ -78,7 +77,6 @@ def host_address(values: Mapping[str, t.Any]) -> str:
     """
     found = (
         values.get("ipyparallel_address"),
-        (values.get(PATHS) or {}).get("address"),
         (values.get(PREFLIGHT) or {}).get("address"),
         ((values.get("ansible_facts") or {}).get("default_ipv4") or {}).get("address"),
     )

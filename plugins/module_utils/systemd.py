@@ -185,6 +185,8 @@ class Systemd:
         template = self._is_template(name)
         text = read_text(self._path(f"{name}@.service" if template else f"{name}.service")) or ""
         digest = "".join(re.findall(rf'^Environment="{PREFIX}DEFINITION=([0-9a-f]+)"$', text, re.MULTILINE))
+        if not digest:
+            return {}
         if not template:
             return {name: digest}
         wanted = read_text(self._path(f"{name}.target")) or ""

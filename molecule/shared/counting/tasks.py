@@ -17,7 +17,8 @@ name: tasks
 type: aggregate
 short_description: Count the tasks for which a module ran
 description:
-  - Writes the names of the tasks for which a module ran to the file E(TASKS_FILE), as JSON, by the host where it ran.
+  - Writes the tasks for which a module ran to the file E(TASKS_FILE), as JSON, by the host where it ran.
+  - Each has the names of the task and of the module, and says whether something changed.
   - Writes each task of the run, with its seconds, to the file E(TASKS_TIMES_FILE), where there is one.
 """
 
@@ -52,14 +53,15 @@ class CallbackModule(CallbackBase):
 
     def count(self, result: Any) -> None:
         task = result._task
-        if task.action.rpartition(".")[2] in AT_THE_OPERATOR:
+        module = task.action.rpartition(".")[2]
+        if module in AT_THE_OPERATOR:
             return
         delegated = result._result.get("_ansible_delegated_vars") or {}
         host = result._host.get_name()
         if task.delegate_to:
             # under the name that the inventory has for it, else it is an address
             host = delegated.get("inventory_hostname") or delegated.get("ansible_delegated_host") or task.delegate_to
-        row = {"task": task.get_name(), "changed": bool(result._result.get("changed"))}
+        row = {"task": task.get_name(), "module": module, "changed": bool(result._result.get("changed"))}
         self.ran.setdefault(str(host), []).append(row)
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:

@@ -15,6 +15,7 @@ import pathlib
 import re
 import secrets
 import signal
+import threading
 import traceback
 
 from ipyparallel.engine import app
@@ -68,8 +69,23 @@ def let_forks_end():
 
     They would have the engine's own handler, which leaves the rest to a loop that does not run in a fork: a worker that
     is told to end a moment before it does by itself would stay, and its pool, hence the engine, waits for it for ever.
+
+    Python forgets in a fork which signals have come since then, so one that comes before the fork has begun is held
+    back until it has the handler that ends it.
     """
-    os.register_at_fork(after_in_child=functools.partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))
+    held = threading.local()
+
+    def hold():
+        held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    def release():
+        signal.pthread_sigmask(signal.SIG_SETMASK, held.mask)
+
+    def begin():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        release()
+
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=begin)
 
 
 try:

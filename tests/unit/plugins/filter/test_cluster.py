@@ -127,14 +127,14 @@ def test_the_variables_that_filters_read_are_registered(variable):
 
 
 PREFLIGHT = "__ipyparallel_common_host"
-PATHS = "__ipyparallel_common_paths"
 
 
 @pytest.mark.parametrize(
     ("values", "address"),
     [
-        ({"ipyparallel_address": "10.0.0.1", PATHS: {"address": "10.0.0.2"}}, "10.0.0.1"),
-        ({PATHS: {"address": "10.0.0.2"}, PREFLIGHT: {"address": "10.0.0.3"}}, "10.0.0.2"),
+        ({"ipyparallel_address": "10.0.0.1", PREFLIGHT: {"address": "10.0.0.2"}}, "10.0.0.1"),
+        # the paths of a host are no place for addresses
+        ({"__ipyparallel_common_paths": {"address": "10.0.0.2"}}, ""),
         ({PREFLIGHT: {"address": "10.0.0.3"}, "ansible_facts": {"default_ipv4": {"address": "10.0.0.4"}}}, "10.0.0.3"),
         ({"ansible_facts": {"default_ipv4": {"address": "10.0.0.4"}}}, "10.0.0.4"),
         ({PREFLIGHT: {}, "ansible_facts": {"default_ipv4": {}}, "ansible_host": "10.0.0.5"}, ""),
@@ -156,7 +156,7 @@ def test_firewall_hosts(address, port):
             "ipyparallel_host_roles": ["notebook"],
             PREFLIGHT: {"notebook": {"address": address, "port": 8888}},
         },
-        "node2": {PATHS: {"address": "10.0.0.2"}},
+        "node2": {PREFLIGHT: {"address": "10.0.0.2"}},
         "node3": {},
         "node4": {"ipyparallel_address": "10.0.0.4"},
     }

@@ -539,6 +539,7 @@ def test_the_unit_of_a_single_process(manager, single, unit):
 def test_what_is_laid_down_reads_back_and_leaves_nothing(request, which):
     found = request.getfixturevalue(which)
     assert found.defined() == []
+    assert [found.laid_down(name) for name in ("controller", "engines-default")] == [{}, {}]
     wanted = definition(instances=("0", "1", "2"), environment={"A": 'x\\" IPYPARALLEL_PROCESS=b'})
     lay_down(found, SINGLE, wanted)
     assert found.defined() == ["controller", "engines-default"]
