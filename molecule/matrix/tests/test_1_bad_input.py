@@ -119,7 +119,7 @@ DEFINITIONS: dict[str, tuple[list[Cluster], tuple[str, ...], list[str]]] = {
     "a group of the system that is not there": (
         [cluster("node1", "node2", ipyparallel_group="nobodys")],
         ("deploy",),
-        ["ipyparallel_group", "nobodys"],
+        ["there is no group 'nobodys' on node1", "set ipyparallel_group"],
     ),
 }
 
@@ -175,7 +175,7 @@ echo 'import time; now = time.time; time.time = lambda: now() + 3600' > /usr/loc
 echo '#!/bin/sh
 PYTHONPATH=/usr/local/lib/ahead exec /usr/bin/python3 "$@"' > /usr/local/bin/python-ahead
 echo '#!/bin/sh
-exec /usr/bin/python3 "$@" | sed "s/\\"x86_64\\"/\\"riscv64\\"/; s/\\"aarch64\\"/\\"riscv64\\"/"' > /usr/local/bin/python-other
+/usr/bin/python3 "$@" | sed "s/x86_64/riscv64/; s/aarch64/riscv64/"' > /usr/local/bin/python-other
 chmod 755 /usr/local/bin/python-*
 """
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import platform
@@ -207,6 +208,14 @@ def test_the_account_of_the_cluster(host, tmp_path, monkeypatch):
     result = host(account="root")
     assert result["failed"]
     assert "not run as root" in result["msg"]
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_group_that_is_given_has_to_be_there(host, check):
+    assert not host(check=check, group=grp.getgrgid(0).gr_name).get("failed")
+    result = host(check=check, group="no-such-group")
+    for part in ("'no-such-group'", os.uname().nodename, "set ipyparallel_group"):
+        assert part in result["msg"]
 
 
 @pytest.mark.parametrize("manager", ["systemd", "systemd_user"])
