@@ -79,7 +79,15 @@ def check_reboot(operator: Operator, kind: Kind) -> None:
 
 
 def live(operator: Operator, kind: Kind) -> None:
-    """Let a cluster live from nothing to nothing."""
+    """Let a cluster live from nothing to nothing, and the next one begin with nothing too."""
+    try:
+        check_life(operator, kind)
+    except BaseException:
+        operator.play("destroy", "-e", f"cluster={kind.cluster.name}")
+        raise
+
+
+def check_life(operator: Operator, kind: Kind) -> None:
     cluster = kind.cluster
     which = ("-e", f"cluster={cluster.name}")
     before = listing(operator, cluster.nodes)

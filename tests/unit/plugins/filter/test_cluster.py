@@ -166,7 +166,7 @@ def test_firewall_hosts(address, port):
     }
 
 
-# ---- what the preflight of hosts found
+# ---- preflights
 
 
 def test_the_preflights_of_a_run_are_those_of_its_hosts():
