@@ -19,7 +19,7 @@ PLACES = "/etc /home /opt /root /run /srv /tmp /usr /var"
 # what logging in, sudo, systemd and installers leave by themselves wherever Ansible goes; accounts and notebooks stay
 OTHERS = re.compile(
     r"/home/\w+(/(\.(ansible|bash|cache|ipython|profile|ssh).*|notebooks))?|/root(/\.(ansible|cache).*)?|/run/(user|systemd|sudo|log|udev|lock|sshd)\b.*"
-    r"|/run/(crond|dbus|utmp|matrix-mark).*|/run|/tmp(/\.(X11|ICE|XIM|font)-unix|/systemd-private.*|/ansible.*)?"
+    r"|/run/(crond|dbus|motd|utmp|matrix-mark).*|/run|/tmp(/\.(X11|ICE|XIM|font)-unix|/systemd-private.*|/ansible.*)?"
     r"|/var/lib/(sudo|systemd|private)\b.*|/var/(log|cache|tmp)\b.*|/etc/resolv.conf|.*/__pycache__(/.*)?"
 )
 
