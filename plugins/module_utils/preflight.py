@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import grp
 import json
 import os
 import pwd
@@ -117,6 +118,21 @@ def read_account(name: str | None) -> Account:
     except KeyError:
         return Account(name, None, f"/home/{name}")
     return Account(name, entry.pw_uid, entry.pw_dir)
+
+
+def check_group(name: str) -> None:
+    """Check that there is a group of this name.
+
+    Raises:
+        PreflightError: there is none.
+    """
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        raise PreflightError(
+            f"there is no group {name!r} on {os.uname().nodename}: make it there, set ipyparallel_group to one that "
+            "there is, or leave it out"
+        ) from None
 
 
 def check_notebook_account(account: Account) -> None:

@@ -164,3 +164,17 @@ def test_firewall_hosts(address, port):
         "node1": {"address": "10.0.0.1", "roles": ["notebook"], "notebook_port": port},
         "node2": {"address": "10.0.0.2", "roles": [], "notebook_port": None},
     }
+
+
+# ---- preflights
+
+
+def test_the_preflights_of_a_run_are_those_of_its_hosts():
+    hostvars = {
+        "node1": {filters.PREFLIGHT: {"machine": "a"}},
+        "node2": {filters.PREFLIGHT: {"failed": True, "msg": "no room"}},
+        "unreachable": {},
+        "elsewhere": {filters.PREFLIGHT: {"machine": "b"}},
+    }
+    found = filters.preflights(hostvars, ["node1", "node2", "unreachable"])
+    assert found == {"node1": {"machine": "a"}, "node2": {"failed": True, "msg": "no room"}}
