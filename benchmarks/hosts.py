@@ -23,14 +23,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 sys.path[:0] = [str(Path(__file__).parent / "shared"), str(Path(__file__).parents[1] / "molecule/shared")]
 import lab as labs  # noqa: E402 - the path is set above
 from common import PROJECT, Bench, number  # noqa: E402
 
 NAME = "bench"
-COUNTS = {"node1": 7, "node2": 8, "node3": 8}
+Counts: TypeAlias = Mapping[str, int]
+COUNTS: Counts = {"node1": 7, "node2": 8, "node3": 8}
 TOTAL = sum(COUNTS.values())
 CONTROLLER = "node1"
 PYTHON = f"/opt/ipyparallel/{NAME}/current/bin/python"
@@ -160,8 +161,9 @@ class Nodes:
         )
         return ["-i", str(hosts), "-i", str(numbers)]
 
-    def play(self, playbook: str, counts: Mapping[str, int] = COUNTS, *arguments: str, mitogen: bool = False) -> Run:
+    def play(self, playbook: str, counts: Counts | None = None, *arguments: str, mitogen: bool = False) -> Run:
         """Run a playbook; return how long it took, and its tasks."""
+        counts = counts or COUNTS
         with tempfile.TemporaryDirectory() as directory:
             tasks, times = Path(directory) / "tasks.json", Path(directory) / "times.json"
             environ = {
