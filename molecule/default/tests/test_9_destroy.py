@@ -17,7 +17,7 @@ DATABASE = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
 ACCOUNTS = {f"/etc/{name}{old}" for name in DATABASE for old in ("", "-")} | {"/etc/.pwd.lock"}
 HOME = "/home/ipyparallel"
 LOOK = """
-systemctl list-units --all --plain --no-legend --type=service,target 'ipyparallel*'
+systemctl list-units --all --plain --no-legend 'ipyparallel*'
 systemctl list-unit-files --no-legend 'ipyparallel*'
 find /etc/systemd /run/systemd /usr/lib/systemd -name '*ipyparallel*'
 /usr/sbin/nft list tables | grep ipyparallel
