@@ -6,6 +6,7 @@ every service manager. Settings that are no secret are in ``ipcontroller.json`` 
 """
 
 import ctypes
+import importlib.util
 import json
 import logging
 import os
@@ -15,13 +16,12 @@ import traceback
 from urllib.parse import unquote
 
 from ipyparallel.controller import app
-from ipyparallel.controller.task_scheduler import TaskScheduler
+from ipyparallel.controller.hub import Hub
 from traitlets.config import Config
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 POOLS = (9, 6, 3)  # ports for engines, for clients, internal ones; at broadcast_scheduler_depth 1
 EX_CONFIG = 78  # sysexits.h
-RECONNECT_SECONDS = 1.0  # ten times the interval at which libzmq reconnects
 
 
 def configure(c, state):
@@ -65,6 +65,28 @@ def is_gone(ident):
     return f"IPYPARALLEL_CLUSTER={os.environ['IPYPARALLEL_CLUSTER']}".encode() not in environ  # another has its number
 
 
+def write_in_place(path, text):
+    """Write a small file so that a full disk does not matter, nor the end of this process: nothing is ever cut off."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb", buffering=0) as stream:
+        data = text.encode().ljust(os.fstat(stream.fileno()).st_size)
+        os.posix_fallocate(stream.fileno(), 0, len(data))
+        stream.write(data)
+
+
+def let_hub_save_engines_in_place():
+    """Let the hub write which engines there are as above, and go on where it cannot."""
+
+    def save(hub):
+        engines = {number: engine.uuid for number, engine in hub.engines.items()}
+        if hub.engine_state_file:
+            try:
+                write_in_place(hub.engine_state_file, json.dumps({"engines": engines, "next_id": hub._idcounter}))
+            except OSError as error:
+                hub.log.error("cannot write %s: %s", hub.engine_state_file, error.strerror)
+
+    Hub._save_engine_state = save
+
+
 def drop_stale_engines(state):
     """Forget those of the saved engines that cannot come back; they would stay as ids on which every task hangs.
 
@@ -77,15 +99,16 @@ def drop_stale_engines(state):
     log.mkdir(parents=True, exist_ok=True)
     try:
         known = json.loads(saved.read_text())
-        if mark.read_text() != fingerprint:
+        if mark.read_text().strip() != fingerprint:
             raise ValueError("another identity")
         alive = {number: ident for number, ident in known["engines"].items() if not is_gone(ident)}
         # the hub writes 0 while it restores; after another restart new engines would get ids of those that are there
         following = max([known["next_id"], *(int(number) + 1 for number in known["engines"])])
-        saved.write_text(json.dumps({"engines": alive, "next_id": following}))
+        write_in_place(saved, json.dumps({"engines": alive, "next_id": following}))
     except (OSError, ValueError, KeyError, AttributeError):
         saved.unlink(missing_ok=True)
-        mark.write_text(fingerprint)
+        (log / "tasks").unlink(missing_ok=True)
+        write_in_place(mark, fingerprint)
 
 
 def live_and_die_as_one():
@@ -117,29 +140,13 @@ def live_and_die_as_one():
     signal.signal(signal.SIGCHLD, end_with_child)
 
 
-def let_engines_reconnect():
-    """Give restored engines load-balanced work only when they have had time to reconnect.
-
-    The scheduler takes restored engines for ready at once. What it sends before an engine is connected again is dropped
-    without a word and counts as outstanding for ever, so that with a high-water mark of 1 the engine never gets a task
-    again. So the scheduler asks the hub once more, a moment later, and believes that answer.
-    """
-    first_reply = TaskScheduler.dispatch_query_reply
-    register = TaskScheduler._register_engine
-
-    def register_once(self, uid):
-        if uid not in self.targets:  # a notification may have come first
-            register(self, uid)
-
-    def dispatch_query_reply(self, _msg):
-        def ask_again():
-            self.query_stream.on_recv(lambda reply: first_reply(self, reply))
-            self.session.send(self.query_stream, "connection_request", {})
-
-        self.loop.call_later(RECONNECT_SECONDS, ask_again)
-
-    TaskScheduler._register_engine = register_once
-    TaskScheduler.dispatch_query_reply = dispatch_query_reply
+def keep_tasks():
+    """Let load-balanced tasks survive, and give them to engines that are connected only."""
+    name = "task_scheduler"
+    spec = importlib.util.spec_from_file_location(name, pathlib.Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    app.TaskScheduler = module.KeepingTaskScheduler
 
 
 def let_heartbeat_be_quiet():
@@ -156,7 +163,8 @@ try:
     configure(get_config(), pathlib.Path(os.environ["IPYPARALLEL_STATE"]))  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
     drop_stale_engines(pathlib.Path(os.environ["IPYPARALLEL_STATE"]))
     live_and_die_as_one()
-    let_engines_reconnect()
+    keep_tasks()
+    let_hub_save_engines_in_place()
     let_heartbeat_be_quiet()
 except BaseException:  # noqa: BLE001 - whatever it is
     # ipcontroller would go on with its defaults: other ports and no encryption
