@@ -17,8 +17,8 @@ import json
 import os
 import resource
 import shutil
+import signal
 import ssl
-import tempfile
 import threading
 import time
 import typing as t
@@ -29,7 +29,6 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import r
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine, expected_engines
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import (
     PREFIX,
-    end_processes,
     process_environ,
     running_processes,
 )
@@ -364,7 +363,7 @@ class Watchdog:
         text = f"the controller runs out of file descriptors: {shorten(many)}: raise its limit" if many else ""
         self._condition("files", self.conditions.get("files", text) if text else "")
         full = []
-        for path in {self.settings.state, tempfile.gettempdir()}:
+        for path in {self.settings.state, os.environ.get("TMPDIR", "/tmp")}:
             with contextlib.suppress(OSError):
                 if shutil.disk_usage(path).free < LITTLE_SPACE:
                     full.append(path)
@@ -587,8 +586,8 @@ class Watchdog:
             ghost.told += 1
             ghost.first_told = ghost.first_told or now
             # at last the hard way: what it holds is lost to the cluster anyhow
-            signal = (None, "SIGTERM", "SIGKILL")[min(action.step // 2, 2)]
-            hub.tell_to_end(self.client, action.ident, signal)
+            name = (None, "SIGTERM", "SIGKILL")[min(action.step // 2, 2)]
+            hub.tell_to_end(self.client, action.ident, name)
             again = "again " if action.step else ""
             self._repaired("ghost", f"told the ghost of {name_of(action.ident)} {again}to end: {action.why}")
         stubborn = [name_of(d.ident) for d in kept if d.told == len(GHOST_STEPS) and d.ident in self.ghost_questions]
@@ -802,8 +801,9 @@ class Watchdog:
             self.ends = [*self.ends[-20:], now]
             self._repaired("controller", f"ended the controller (process {action.number}): {action.why}")
             self._disconnect()
-            # a stopped process does not hear that it is to end
-            end_processes([action.number], seconds=0.2 if "main process" in self.stopped else 3.0)
+            # told to end, it would drop its tasks; and a stopped process does not hear it
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(action.number, signal.SIGKILL)
 
     # ---- answers
 

@@ -132,6 +132,7 @@ class Load:
             "results": self.results,
             "errors": dict(self.errors),
             "open": sorted(self.open),
+            "open_messages": [ident for number in sorted(self.open) for ident in self.open[number].msg_ids],
             "idle": time.monotonic() - self.last,
         }
 

@@ -28,8 +28,10 @@ def fault(cluster: Cluster) -> Callable[[str], AbstractContextManager[Fault]]:
 
     @contextmanager
     def begin(name: str) -> Iterator[Fault]:
-        with REPORT.fault(name) as row:
-            yield Fault(cluster, row, cluster.push())
+        try:
+            with REPORT.fault(name) as row:
+                yield Fault(cluster, row, cluster.push())
+        finally:
             REPORT.write(PROJECT / "build/chaos.json")
 
     return begin

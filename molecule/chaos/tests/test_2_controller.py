@@ -37,9 +37,8 @@ def test_one_process_of_the_controller_killed(cluster: Cluster, fault: Begin, nu
         if restarted:
             it.say(f"engines started again: {restarted}")
         assert all(after[where][1] == it.before[where][1] for where in after if where not in restarted)
-        # what a scheduler that is killed had in its hands is lost with it, and nothing else
         it.say(f"{under_way} tasks were under way")
-        it.hold(15, may_lose=under_way)
+        it.hold(15)
 
 
 def test_one_child_of_the_controller_stopped(cluster: Cluster, fault: Begin) -> None:

@@ -44,7 +44,7 @@ def test_the_disk_with_the_controllers_state_is_full(cluster: Cluster, fault: Be
         it.restart_clock()
         it.whole(15)
         it.count()
-        it.hold(15, may_lose=20)
+        it.hold(15)
 
 
 def test_tmp_is_full(cluster: Cluster, fault: Begin) -> None:
@@ -62,7 +62,7 @@ def test_tmp_is_full(cluster: Cluster, fault: Begin) -> None:
         for node in ("node1", "node3"):
             cluster.run(node, FREE.format("/tmp") + "; mount -o remount,size=50% /tmp")
         it.count()
-        it.hold(15, may_lose=20)
+        it.hold(15)
 
 
 def test_the_clock_is_set_back_an_hour(cluster: Cluster, fault: Begin) -> None:

@@ -111,11 +111,12 @@ def drop_stale_engines(state):
         write_in_place(mark, fingerprint)
 
 
-def live_and_die_as_one():
+def live_and_die_as_one(tasks):
     """Let the children end with the main process, and the main process with any of them.
 
     The children of a killed controller would live on and hold its ports, and a controller without one of its children
-    looks alive and is not. The service manager starts it again.
+    looks alive and is not. The service manager starts it again. Unless it was told to stop, it goes on with the *tasks*
+    in that file (``task_scheduler.py``).
     """
     main = os.getpid()
     libc = ctypes.CDLL(None, use_errno=True)
@@ -131,7 +132,9 @@ def live_and_die_as_one():
             return
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM:
-            os._exit(0)  # ipcontroller has been told to stop, and tells its children
+            # ipcontroller has been told to stop, and tells its children
+            tasks.unlink(missing_ok=True)
+            os._exit(0)
         if pid:
             os.write(2, f"[ipcontroller] child {pid} ended with status {status}: the controller ends\n".encode())
             os._exit(1)
@@ -160,9 +163,10 @@ def let_heartbeat_be_quiet():
 
 
 try:
-    configure(get_config(), pathlib.Path(os.environ["IPYPARALLEL_STATE"]))  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
-    drop_stale_engines(pathlib.Path(os.environ["IPYPARALLEL_STATE"]))
-    live_and_die_as_one()
+    STATE = pathlib.Path(os.environ["IPYPARALLEL_STATE"])
+    configure(get_config(), STATE)  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
+    drop_stale_engines(STATE)
+    live_and_die_as_one(STATE / "controller" / "log" / "tasks")
     keep_tasks()
     let_hub_save_engines_in_place()
     let_heartbeat_be_quiet()

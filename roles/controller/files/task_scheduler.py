@@ -1,13 +1,16 @@
 # Managed by Ansible (collection ipyparallel.cluster): changes are overwritten.
 """The task scheduler of ipcontroller, whose load-balanced tasks survive its end.
 
-It notes in a file what is not done. Killed, its successor goes on with that: what an engine had goes to the same engine
-again, which does nothing twice (see ``ipengine_config.py``). Told to end, it removes the file: who stops a cluster does
-not want its tasks to go on with the next start.
+It notes in a file what is not done. When the controller was killed, or this process was, its successor goes on with
+that: what an engine had goes to the same engine again, which does nothing twice (see ``ipengine_config.py``). A client
+gets the results when it sends its next task, because only then its new connection is known. When the controller is told
+to stop, it removes the file: nobody wants such tasks to go on with the next start.
 """
 
 import contextlib
+import ctypes
 import json
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -15,11 +18,15 @@ import time
 import typing
 
 import zmq
+from ipyparallel import error
 from ipyparallel.controller.task_scheduler import TaskScheduler
 
 MOST_BYTES = 16 * 1024 * 1024  # of a task; a larger one is lost with the scheduler
 SPARE_BYTES = 16 * 1024 * 1024  # of tasks that are done, before the file is written anew
 CONNECT_SECONDS = 0.1  # the interval at which libzmq reconnects
+MONITOR_SECONDS = 0.5
+FLUSH_SECONDS = 0.5
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Task(typing.NamedTuple):
@@ -102,11 +109,6 @@ class Journal:
         if not noted or self.size > 2 * self.used + SPARE_BYTES:
             self._write_anew()
 
-    def remove(self):
-        """Remove the file."""
-        with contextlib.suppress(OSError):
-            os.unlink(self.path)
-
     def _cut(self, size):
         os.ftruncate(self.file, size)
         self.size = size
@@ -148,6 +150,24 @@ def sign_again(session, frames):
     return [*idents, b"<IDS|MSG>", session.sign(message[1:5]), *message[1:]]
 
 
+def is_sent(stream, message):
+    """Send a message if its receiver is connected; return whether it is."""
+    stream.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    try:
+        stream.socket.send_multipart(message, zmq.NOBLOCK, copy=False)
+    except zmq.ZMQError:
+        return False
+    finally:
+        stream.socket.setsockopt(zmq.ROUTER_MANDATORY, 0)
+    stream.io_loop.add_callback(stream.flush)  # it does not see what came in between
+    return True
+
+
+def is_orphan():
+    """Return whether the main process has ended."""
+    return os.getppid() != multiprocessing.parent_process().pid
+
+
 class KeepingTaskScheduler(TaskScheduler):
     """A task scheduler that goes on where the one before it ended."""
 
@@ -155,32 +175,69 @@ class KeepingTaskScheduler(TaskScheduler):
         """Read what the one before has left."""
         path = pathlib.Path(os.environ["IPYPARALLEL_STATE"], "controller", "log", "tasks")
         self.journal = Journal(path, self.log)
+        self.context = self.client_stream.socket.context
         self.left = self.journal.read()
         self.waited_for = {}
         """Engines that are not connected, each with the time since when."""
         self.again = {}
         """What engines that are not connected had."""
         self.going_to = None
+        self.new_clients = {}
+        """What the socket calls the clients now that have sent something: by session."""
+        self.old_clients = {}
+        """The sessions of clients by what the socket of the one before called them: that changes with a connection."""
+        self.kept = {}
+        """Results for clients that have not sent anything yet: by session, each with the task's id."""
+        self.relaying = ""
+        self.send_at_once = self.client_stream.send_multipart
+        self.client_stream.send_multipart = self.send_to_client
         # what they depend on, and is not among them, was done, or they would have failed
         for task in self.left.values():
-            _idents, message = self.session.feed_identities(task.frames)
+            idents, message = self.session.feed_identities(task.frames)
+            self.old_clients[idents[0]] = self.session.unpack(message[1])["session"]
             done = set(self.session.unpack(message[3]).get("after") or ()) - self.left.keys()
             for ids in (self.all_ids, self.all_done, self.all_completed):
                 ids.update(done)
         self.all_ids.update(self.left)
-        signal.signal(signal.SIGTERM, self.end_clean)
+        # when the main process ends, what is on its way is sent before this one does
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, self.end)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
+        if is_orphan():
+            os._exit(1)
         super().start()
+        self.stop_receiving()  # tasks wait in their clients' sockets
 
-    def end_clean(self, number, _frame):
-        """Keep no task, and end by the signal."""
-        self.journal.remove()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+    def end(self, number, _frame):
+        """End by the signal; without the main process, whose end a service manager answers with SIGTERM, flush first."""
+        if not is_orphan():
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        for ignored in (signal.SIGHUP, signal.SIGTERM):
+            signal.signal(ignored, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, FLUSH_SECONDS)  # SIGALRM ends the process
+        for stream in (self.engine_stream, self.client_stream):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        linger = int(FLUSH_SECONDS * 1000)
+        self.client_stream.socket.close(linger)
+        self.engine_stream.socket.close(linger)
+        for stream in (self.mon_stream, self.notifier_stream, self.query_stream):
+            stream.socket.close(0)
+        self.context.term()
+        os._exit(1)
 
     def dispatch_query_reply(self, msg):
-        """Learn from the hub which engines there are, and go on with what is left."""
+        """Learn from the hub which engines there are."""
         super().dispatch_query_reply(msg)
-        left, self.left = self.left, {}
+        # the hub does not hear yet what is told to its monitor
+        self.loop.call_later(MONITOR_SECONDS, self.go_on)
+
+    def go_on(self):
+        """Go on with what is left, and begin with what comes."""
+        self.resume_receiving()
+        left, self.left = self.left, None
         for ident, task in left.items():
             engine = task.engine.encode()
             if engine in self.waited_for:
@@ -193,12 +250,37 @@ class KeepingTaskScheduler(TaskScheduler):
             self.reach(engine)
 
     def submit_again(self, task):
-        self.dispatch_submission([zmq.Frame(frame) for frame in sign_again(self.session, task.frames)])
+        """Dispatch what is left."""
+        super().dispatch_submission([zmq.Frame(frame) for frame in sign_again(self.session, task.frames)])
+
+    def dispatch_submission(self, raw_msg):
+        """Take a task; who sends it may get results now."""
+        with contextlib.suppress(ValueError, KeyError, IndexError):
+            client = raw_msg[0].bytes
+            if self.old_clients and client not in self.new_clients.values():
+                session = self.session.unpack(self.session.feed_identities(raw_msg, copy=False)[1][1].bytes)["session"]
+                self.new_clients[session] = client
+                for ident, message in self.kept.pop(session, ()):
+                    self.send_at_once([client, *message[1:]], copy=False)
+                    self.journal.done(ident)
+        super().dispatch_submission(raw_msg)
+
+    def send_to_client(self, message, *args, **kwargs):
+        """Send a result, or keep it: the client may not be connected yet, or is not known by its new connection."""
+        client = bytes(message[0])
+        session = self.old_clients.get(client)
+        if session is None or client in self.new_clients.values():
+            self.send_at_once(message, *args, **kwargs)
+        elif session in self.new_clients:
+            self.send_at_once([self.new_clients[session], *message[1:]], *args, **kwargs)
+        else:
+            self.kept.setdefault(session, []).append((self.relaying, message))
+            self.relaying = ""
 
     def lose(self, engine, tasks):
         """Deal with tasks whose engine has ended, as `TaskScheduler` does: once more, or an error."""
         for ident, task in tasks.items():
-            idents, message = self.session.feed_identities(task.frames)
+            _idents, message = self.session.feed_identities(task.frames)
             if self.session.unpack(message[3]).get("retries", 0) > 0:
                 self.submit_again(task)
                 continue
@@ -213,25 +295,18 @@ class KeepingTaskScheduler(TaskScheduler):
         """Wait until the engine is connected."""
         if uid not in self.targets and uid not in self.waited_for:
             self.waited_for[uid] = time.monotonic()
-            if not self.left:
+            if self.left is None:
                 self.reach(uid)
 
     def reach(self, uid):
         """Register the engine if it is connected: that is, if something can be sent to it, whatever it answers."""
         if uid not in self.waited_for:
             return
-        socket = self.engine_stream.socket
         message = self.session.serialize(self.session.msg("connect_request", {}), ident=uid)
-        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        try:
-            socket.send_multipart(message, zmq.NOBLOCK)
-        except zmq.ZMQError:
+        if not is_sent(self.engine_stream, message):
             long = time.monotonic() - self.waited_for[uid] > 10
             self.loop.call_later(CONNECT_SECONDS * (10 if long else 1), self.reach, uid)
             return
-        finally:
-            socket.setsockopt(zmq.ROUTER_MANDATORY, 0)
-        self.loop.add_callback(self.engine_stream.flush)  # it does not see what came while the socket was used
         del self.waited_for[uid]
         before, self.going_to = self.going_to, uid
         super()._register_engine(uid)
@@ -286,14 +361,16 @@ class KeepingTaskScheduler(TaskScheduler):
         super().dispatch_result(raw_msg)
 
     def handle_result(self, idents, parent, raw_msg, success=True):
-        """Note a task as done."""
+        """Note a task as done, when its client has the result."""
+        self.relaying = parent["msg_id"]
         super().handle_result(idents, parent, raw_msg, success)
-        self.journal.done(parent["msg_id"])
+        self.journal.done(self.relaying)
 
-    def fail_unreachable(self, msg_id, why=None):
-        """Note a task as done."""
-        super().fail_unreachable(msg_id, *(() if why is None else (why,)))
-        self.journal.done(msg_id)
+    def fail_unreachable(self, msg_id, why=error.ImpossibleDependency):
+        """Note a task as done, when its client has the error."""
+        self.relaying = msg_id
+        super().fail_unreachable(msg_id, why)
+        self.journal.done(self.relaying)
 
 
 class Lost(typing.NamedTuple):
