@@ -14,18 +14,21 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import socket
 import time
 import typing
 
 import zmq
 from ipyparallel import error
-from ipyparallel.controller.task_scheduler import TaskScheduler
+from ipyparallel.controller.task_scheduler import Job, TaskScheduler
 
 MOST_BYTES = 16 * 1024 * 1024  # of a task; a larger one is lost with the scheduler
 SPARE_BYTES = 16 * 1024 * 1024  # of tasks that are done, before the file is written anew
 CONNECT_SECONDS = 0.1  # the interval at which libzmq reconnects
 MONITOR_SECONDS = 0.5
-FLUSH_SECONDS = 0.5
+DRAIN_SECONDS = 0.5
+SESSION = b"session:"
+"""Begins the name of a client of the scheduler before this one; what its socket called it may be another's name now."""
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -163,6 +166,16 @@ def is_sent(stream, message):
     return True
 
 
+def hang_up(zmq_socket):
+    """Let all peers of a listening socket connect to the next one; what they have sent can still be read."""
+    port = int(zmq_socket.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0").rpartition(":")[2])
+    for entry in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(entry))) as tcp:
+            if tcp.family in (socket.AF_INET, socket.AF_INET6) and tcp.getsockname()[1] == port:
+                listens = tcp.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                tcp.shutdown(socket.SHUT_RDWR if listens else socket.SHUT_WR)
+
+
 def is_orphan():
     """Return whether the main process has ended."""
     return os.getppid() != multiprocessing.parent_process().pid
@@ -175,17 +188,14 @@ class KeepingTaskScheduler(TaskScheduler):
         """Read what the one before has left."""
         path = pathlib.Path(os.environ["IPYPARALLEL_STATE"], "controller", "log", "tasks")
         self.journal = Journal(path, self.log)
-        self.context = self.client_stream.socket.context
         self.left = self.journal.read()
         self.waited_for = {}
         """Engines that are not connected, each with the time since when."""
         self.again = {}
         """What engines that are not connected had."""
         self.going_to = None
-        self.new_clients = {}
-        """What the socket calls the clients now that have sent something: by session."""
-        self.old_clients = {}
-        """The sessions of clients by what the socket of the one before called them: that changes with a connection."""
+        self.heard, self.clients_now = set(), {}
+        """What the socket calls the clients that have sent something: by session, too."""
         self.kept = {}
         """Results for clients that have not sent anything yet: by session, each with the task's id."""
         self.relaying = ""
@@ -193,13 +203,13 @@ class KeepingTaskScheduler(TaskScheduler):
         self.client_stream.send_multipart = self.send_to_client
         # what they depend on, and is not among them, was done, or they would have failed
         for task in self.left.values():
-            idents, message = self.session.feed_identities(task.frames)
-            self.old_clients[idents[0]] = self.session.unpack(message[1])["session"]
+            _idents, message = self.session.feed_identities(task.frames)
+            task.frames[0] = SESSION + self.session.unpack(message[1])["session"].encode()
             done = set(self.session.unpack(message[3]).get("after") or ()) - self.left.keys()
             for ids in (self.all_ids, self.all_done, self.all_completed):
                 ids.update(done)
         self.all_ids.update(self.left)
-        # when the main process ends, what is on its way is sent before this one does
+        # the end of the main process is told by SIGHUP, and systemd answers it with SIGTERM
         for number in (signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, self.end)
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
@@ -209,23 +219,25 @@ class KeepingTaskScheduler(TaskScheduler):
         self.stop_receiving()  # tasks wait in their clients' sockets
 
     def end(self, number, _frame):
-        """End by the signal; without the main process, whose end a service manager answers with SIGTERM, flush first."""
+        """End by the signal; but drain first when it comes because the main process has ended."""
         if not is_orphan():
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
         for ignored in (signal.SIGHUP, signal.SIGTERM):
             signal.signal(ignored, signal.SIG_IGN)
-        signal.setitimer(signal.ITIMER_REAL, FLUSH_SECONDS)  # SIGALRM ends the process
-        for stream in (self.engine_stream, self.client_stream):
-            with contextlib.suppress(Exception):
-                stream.flush()
-        linger = int(FLUSH_SECONDS * 1000)
-        self.client_stream.socket.close(linger)
-        self.engine_stream.socket.close(linger)
-        for stream in (self.mon_stream, self.notifier_stream, self.query_stream):
-            stream.socket.close(0)
-        self.context.term()
+        signal.setitimer(signal.ITIMER_REAL, 2 * DRAIN_SECONDS)  # SIGALRM ends the process
+        self.loop.add_callback_from_signal(self.drain)
+
+    def drain(self):
+        """Note what clients have sent already, and end; results are asked for again by the next one."""
+        self.engine_stream.on_recv(None)
+        self.client_stream.flush(zmq.POLLOUT)
+        time.sleep(0.02)  # libzmq's thread writes what it has
+        hang_up(self.client_stream.socket)
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while time.monotonic() < deadline and self.client_stream.socket.poll(100):
+            self.client_stream.flush(zmq.POLLIN)
         os._exit(1)
 
     def dispatch_query_reply(self, msg):
@@ -255,27 +267,27 @@ class KeepingTaskScheduler(TaskScheduler):
 
     def dispatch_submission(self, raw_msg):
         """Take a task; who sends it may get results now."""
-        with contextlib.suppress(ValueError, KeyError, IndexError):
-            client = raw_msg[0].bytes
-            if self.old_clients and client not in self.new_clients.values():
-                session = self.session.unpack(self.session.feed_identities(raw_msg, copy=False)[1][1].bytes)["session"]
-                self.new_clients[session] = client
-                for ident, message in self.kept.pop(session, ()):
-                    self.send_at_once([client, *message[1:]], copy=False)
+        client = raw_msg[0].bytes
+        if client not in self.heard:
+            with contextlib.suppress(ValueError, KeyError, IndexError):
+                _idents, message = self.session.feed_identities(raw_msg, copy=False)
+                session = self.session.unpack(message[1].bytes)["session"].encode()
+                self.clients_now[session] = client
+                self.heard.add(client)
+                for ident, result in self.kept.pop(session, ()):
+                    self.send_at_once([client, *result[1:]], copy=False)
                     self.journal.done(ident)
         super().dispatch_submission(raw_msg)
 
     def send_to_client(self, message, *args, **kwargs):
-        """Send a result, or keep it: the client may not be connected yet, or is not known by its new connection."""
+        """Send a result; keep it as long as its client has not sent anything."""
         client = bytes(message[0])
-        session = self.old_clients.get(client)
-        if session is None or client in self.new_clients.values():
-            self.send_at_once(message, *args, **kwargs)
-        elif session in self.new_clients:
-            self.send_at_once([self.new_clients[session], *message[1:]], *args, **kwargs)
-        else:
+        session = client.removeprefix(SESSION)
+        if session != client and session not in self.clients_now:
             self.kept.setdefault(session, []).append((self.relaying, message))
             self.relaying = ""
+            return
+        self.send_at_once([self.clients_now.get(session, client), *message[1:]], *args, **kwargs)
 
     def lose(self, engine, tasks):
         """Deal with tasks whose engine has ended, as `TaskScheduler` does: once more, or an error."""
@@ -363,6 +375,10 @@ class KeepingTaskScheduler(TaskScheduler):
     def handle_result(self, idents, parent, raw_msg, success=True):
         """Note a task as done, when its client has the result."""
         self.relaying = parent["msg_id"]
+        # the engine may have got it from the scheduler before this one
+        job = self.pending[idents[0]][self.relaying]
+        if isinstance(job, Job):
+            idents = [idents[0], job.idents[0]]
         super().handle_result(idents, parent, raw_msg, success)
         self.journal.done(self.relaying)
 

@@ -54,7 +54,7 @@ def let_forks_end():
 
 
 def let_tasks_be_done_once():
-    """Keep the last answers, for tasks that come again because the task scheduler was killed (``task_scheduler.py``)."""
+    """Keep the last answers, for tasks that come again because the controller was killed (``task_scheduler.py``)."""
     do_apply = IPythonParallelKernel.do_apply
     answers = collections.OrderedDict()
 
