@@ -363,7 +363,7 @@ class Watchdog:
         text = f"the controller runs out of file descriptors: {shorten(many)}: raise its limit" if many else ""
         self._condition("files", self.conditions.get("files", text) if text else "")
         full = []
-        for path in {self.settings.state, os.environ.get("TMPDIR", "/tmp")}:
+        for path in {self.settings.state, os.environ.get("TMPDIR", "/tmp")}:  # noqa: S108 - nothing is written there
             with contextlib.suppress(OSError):
                 if shutil.disk_usage(path).free < LITTLE_SPACE:
                     full.append(path)

@@ -62,7 +62,19 @@ def long_work(seconds: float) -> list[Any]:
     return [os.uname().nodename, os.getpid()]
 
 
-for function in (work, look, children, long_work):
+def wedge() -> None:
+    """From now on, load-balanced work that comes to this engine vanishes; direct work is done."""
+    from IPython import get_ipython
+
+    kernel = get_ipython().kernel
+    scheduler = kernel._shell_parent_ident.get()[0]
+    should_handle = kernel.should_handle
+    kernel.should_handle = lambda stream, message, idents: (
+        idents[0] != scheduler and should_handle(stream, message, idents)
+    )
+
+
+for function in (work, look, children, long_work, wedge):
     function.__module__ = "__main__"
 
 
@@ -228,6 +240,9 @@ class Agent:
 
     def do_children(self, target: int, count: int) -> Any:
         return self.old[target].apply_async(children, count).get(timeout=10)
+
+    def do_wedge(self, target: int) -> None:
+        self.old.load_balanced_view([target]).apply_async(wedge).get(timeout=10)
 
     def do_begin_long(self, target: int, seconds: float) -> None:
         self.kept["long"] = self.old[target].apply_async(long_work, seconds)

@@ -29,6 +29,7 @@ UNIT = "ipyparallel-ipyparallel-"
 NODES = {"node1": 2, "node2": 3, "node3": 3}
 EXPECTED = sorted((node, core) for node, count in NODES.items() for core in range(count))
 CHILDREN = ["iopub", "mux", "control", "task", "broadcast 0", "broadcast 00", "broadcast 01", "heartbeat"]
+METRICS = 10118
 NAME = "kept"
 RATE = 20.0  # load-balanced tasks a second; they take a tenth of the engines
 
@@ -220,6 +221,13 @@ class Cluster:
         self.agent = Agent(self.lab)
         self.agent("load", rate=RATE)
         self.counted = 0
+
+    def status(self) -> dict[str, Any]:
+        """Return what the watchdog says, an empty state where it does not answer."""
+        found: dict[str, Any] = {"state": "", "problems": [], "events": [], "repairs": {}}
+        with contextlib.suppress(AssertionError):
+            found.update(json.loads(self.agent("metrics", port=METRICS, path="/status")))
+        return found
 
     def idents(self) -> dict[int, str]:
         """Return the engines that the hub has named to the old client."""

@@ -82,7 +82,7 @@ def let_hub_save_engines_in_place():
             try:
                 write_in_place(hub.engine_state_file, json.dumps({"engines": engines, "next_id": hub._idcounter}))
             except OSError as error:
-                hub.log.error("cannot write %s: %s", hub.engine_state_file, error.strerror)
+                hub.log.warning("cannot write %s: %s", hub.engine_state_file, error.strerror)
 
     Hub._save_engine_state = save
 

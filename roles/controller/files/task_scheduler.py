@@ -62,7 +62,7 @@ class Journal:
         try:
             self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            self.log.error("task::cannot note tasks in %s: %s", path, error.strerror)
+            self.log.warning("task::cannot note tasks in %s: %s", path, error.strerror)
             self.file = os.memfd_create("tasks")
 
     def read(self):
@@ -124,7 +124,7 @@ class Journal:
             # work goes on; what is not noted is lost with this process
             self._cut(self.size)
             if not self.failing:
-                self.log.error("task::cannot note tasks in %s: %s", self.path, error.strerror)
+                self.log.warning("task::cannot note tasks in %s: %s", self.path, error.strerror)
             self.failing = True
             return False
         self.size += sum(map(len, parts))
