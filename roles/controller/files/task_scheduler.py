@@ -168,12 +168,17 @@ def is_sent(stream, message):
 
 def hang_up(zmq_socket):
     """Let all peers of a listening socket connect to the next one; what they have sent can still be read."""
-    port = int(zmq_socket.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0").rpartition(":")[2])
+    endpoint = zmq_socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
+    zmq_socket.unbind(endpoint)
     for entry in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(entry))) as tcp:
-            if tcp.family in (socket.AF_INET, socket.AF_INET6) and tcp.getsockname()[1] == port:
-                listens = tcp.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-                tcp.shutdown(socket.SHUT_RDWR if listens else socket.SHUT_WR)
+            # libzmq aborts where somebody else shuts the socket down on which it listens
+            if (
+                tcp.family in (socket.AF_INET, socket.AF_INET6)
+                and tcp.getsockname()[1] == int(endpoint.rpartition(":")[2])
+                and not tcp.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            ):
+                tcp.shutdown(socket.SHUT_WR)
 
 
 def is_orphan():
@@ -194,6 +199,7 @@ class KeepingTaskScheduler(TaskScheduler):
         self.again = {}
         """What engines that are not connected had."""
         self.going_to = None
+        self.ending = False
         self.heard, self.clients_now = set(), {}
         """What the socket calls the clients that have sent something: by session, too."""
         self.kept = {}
@@ -224,10 +230,10 @@ class KeepingTaskScheduler(TaskScheduler):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        for ignored in (signal.SIGHUP, signal.SIGTERM):
-            signal.signal(ignored, signal.SIG_IGN)
-        signal.setitimer(signal.ITIMER_REAL, 2 * DRAIN_SECONDS)  # SIGALRM ends the process
-        self.loop.add_callback_from_signal(self.drain)
+        if not self.ending:
+            self.ending = True
+            signal.setitimer(signal.ITIMER_REAL, 3 * DRAIN_SECONDS)  # SIGALRM ends the process
+            self.loop.add_callback_from_signal(self.drain)
 
     def drain(self):
         """Note what clients have sent already, and end; results are asked for again by the next one."""
