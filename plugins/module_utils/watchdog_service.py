@@ -113,6 +113,12 @@ def open_files(pid: int) -> tuple[int, int]:
     return len(os.listdir(f"/proc/{pid}/fd")), resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
 
 
+def end_at_once(pid: int) -> None:
+    """Kill process *pid*."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
 @dataclasses.dataclass
 class Settings:
     """What ``health.json`` says."""
@@ -802,8 +808,7 @@ class Watchdog:
             self._repaired("controller", f"ended the controller (process {action.number}): {action.why}")
             self._disconnect()
             # told to end, it would drop its tasks; and a stopped process does not hear it
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(action.number, signal.SIGKILL)
+            end_at_once(action.number)
 
     # ---- answers
 

@@ -155,6 +155,8 @@ def sign_again(session, frames):
 
 def is_sent(stream, message):
     """Send a message if its receiver is connected; return whether it is."""
+    # a task in the stream's queue is two entries, and nothing may come between them
+    stream.flush(zmq.POLLOUT)
     stream.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     try:
         stream.socket.send_multipart(message, zmq.NOBLOCK, copy=False)
