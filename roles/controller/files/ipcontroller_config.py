@@ -15,6 +15,8 @@ import signal
 import traceback
 from urllib.parse import unquote
 
+import zmq
+from ipyparallel import util
 from ipyparallel.controller import app
 from ipyparallel.controller.hub import Hub
 from traitlets.config import Config
@@ -22,6 +24,7 @@ from traitlets.config import Config
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 POOLS = (9, 6, 3)  # ports for engines, for clients, internal ones; at broadcast_scheduler_depth 1
 EX_CONFIG = 78  # sysexits.h
+HANDSHAKE_MS = 5000
 
 
 def configure(c, state):
@@ -152,6 +155,22 @@ def keep_tasks():
     app.TaskScheduler = module.KeepingTaskScheduler
 
 
+def let_peers_come_again():
+    """Let who connects again be heard at once, although his connection before is there still, or hangs in its handshake.
+
+    libzmq ignores an engine whose name another connection has, and gives a handshake 30 s, in which nothing comes through.
+    """
+    bind = util.bind
+
+    def bind_for_returning(socket, *arguments, **options):
+        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        if getattr(socket, "socket", socket).type == zmq.ROUTER:
+            socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        return bind(socket, *arguments, **options)
+
+    util.bind = bind_for_returning
+
+
 def let_heartbeat_be_quiet():
     """Give the heartbeat the level WARNING; its own is a line for each beat that an engine misses, until it is gone."""
     start = app.start_heartmonitor
@@ -169,6 +188,7 @@ try:
     live_and_die_as_one(STATE / "controller" / "log" / "tasks")
     keep_tasks()
     let_hub_save_engines_in_place()
+    let_peers_come_again()
     let_heartbeat_be_quiet()
 except BaseException:  # noqa: BLE001 - whatever it is
     # ipcontroller would go on with its defaults: other ports and no encryption

@@ -26,7 +26,7 @@ MOST_BYTES = 16 * 1024 * 1024  # of a task; a larger one is lost with the schedu
 SPARE_BYTES = 16 * 1024 * 1024  # of tasks that are done, before the file is written anew
 CONNECT_SECONDS = 0.1  # the interval at which libzmq reconnects
 MONITOR_SECONDS = 0.5
-DRAIN_SECONDS = 0.5
+DRAIN_SECONDS = 1.0
 SESSION = b"session:"
 """Begins the name of a client of the scheduler before this one; what its socket called it may be another's name now."""
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -168,19 +168,14 @@ def is_sent(stream, message):
     return True
 
 
-def hang_up(zmq_socket):
-    """Let all peers of a listening socket connect to the next one; what they have sent can still be read."""
-    endpoint = zmq_socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
-    zmq_socket.unbind(endpoint)
+def connections(port):
+    """Yield the connections to this process at *port*, each as a socket of its own, which is closed again."""
     for entry in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(entry))) as tcp:
-            # libzmq aborts where somebody else shuts the socket down on which it listens
-            if (
-                tcp.family in (socket.AF_INET, socket.AF_INET6)
-                and tcp.getsockname()[1] == int(endpoint.rpartition(":")[2])
-                and not tcp.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            ):
-                tcp.shutdown(socket.SHUT_WR)
+            # not the one that listens: libzmq aborts where somebody else shuts it down
+            listens = tcp.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if tcp.family in (socket.AF_INET, socket.AF_INET6) and tcp.getsockname()[1] == port and not listens:
+                yield tcp
 
 
 def is_orphan():
@@ -234,7 +229,7 @@ class KeepingTaskScheduler(TaskScheduler):
             return
         if not self.ending:
             self.ending = True
-            signal.setitimer(signal.ITIMER_REAL, 3 * DRAIN_SECONDS)  # SIGALRM ends the process
+            signal.setitimer(signal.ITIMER_REAL, 2 * DRAIN_SECONDS)  # SIGALRM ends the process
             self.loop.add_callback_from_signal(self.drain)
 
     def drain(self):
@@ -242,9 +237,15 @@ class KeepingTaskScheduler(TaskScheduler):
         self.engine_stream.on_recv(None)
         self.client_stream.flush(zmq.POLLOUT)
         time.sleep(0.02)  # libzmq's thread writes what it has
-        hang_up(self.client_stream.socket)
+        clients = self.client_stream.socket
+        endpoint = clients.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
+        port = int(endpoint.rpartition(":")[2])
+        clients.unbind(endpoint)
+        # told that nothing more comes, they connect to the next one; what they have sent comes before their end does
+        for connection in connections(port):
+            connection.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + DRAIN_SECONDS
-        while time.monotonic() < deadline and self.client_stream.socket.poll(100):
+        while clients.poll(50) or (any(connections(port)) and time.monotonic() < deadline):
             self.client_stream.flush(zmq.POLLIN)
         os._exit(1)
 
