@@ -156,9 +156,9 @@ def keep_tasks():
 
 
 def let_peers_come_again():
-    """Let who connects again be heard at once, although his connection before is there still, or hangs in its handshake.
+    """Let an engine that connects again be heard at once.
 
-    libzmq ignores an engine whose name another connection has, and gives a handshake 30 s, in which nothing comes through.
+    libzmq ignores it while its connection before is there still, and gives a handshake that hangs 30 s.
     """
     bind = util.bind
 
