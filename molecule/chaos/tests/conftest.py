@@ -31,6 +31,10 @@ def fault(cluster: Cluster) -> Callable[[str], AbstractContextManager[Fault]]:
         try:
             with REPORT.fault(name) as row:
                 yield Fault(cluster, row, cluster.push())
+        except BaseException:
+            # what it has left would break the next test, too
+            cluster.mend()
+            raise
         finally:
             REPORT.write(PROJECT / "build/chaos.json")
 
