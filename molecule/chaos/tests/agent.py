@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 import sys
 import threading
 import time
@@ -249,6 +250,12 @@ class Agent:
 
     def do_end_long(self, limit: float) -> Any:
         return self.kept["long"].get(timeout=limit)
+
+    def do_limit_files(self, pid: int, most: int) -> int:
+        """Let a process of this account have so many open files; return how many it might have before."""
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, hard))
+        return soft
 
     def do_metrics(self, port: int, path: str) -> str:
         import urllib.request

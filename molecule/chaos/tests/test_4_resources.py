@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import time
 from collections.abc import Callable
@@ -79,16 +78,15 @@ def test_file_descriptors_near_the_limit(cluster: Cluster, fault: Begin) -> None
     """Seen in time: without any, a process of the controller uses a core, and engines are missing without an error."""
     with fault("file descriptors of the heartbeat near their limit") as it:
         _main, children = wait_until(cluster.controller, 20, "a controller with 8 children")
-        victim = children[CHILDREN.index("heartbeat")].pid
-        limits = resource.prlimit(victim, resource.RLIMIT_NOFILE)
-        used = len(os.listdir(f"/proc/{victim}/fd"))
-        resource.prlimit(victim, resource.RLIMIT_NOFILE, (used + used // 8 + 1, limits[1]))
+        victim = children[CHILDREN.index("heartbeat")]
+        used = len(os.listdir(f"/proc/{victim.pid}/fd"))
+        before = cluster.agent("limit_files", pid=victim.own, most=used + used // 8 + 1)
         it.restart_clock()
         said = it.detected(lambda: problem(cluster, "file descriptors"), 20, "the watchdog tells")
         it.say(said)
         shown = cluster.play("status")
         assert "file descriptors" in shown.stdout, shown.stdout[-2000:]
-        resource.prlimit(victim, resource.RLIMIT_NOFILE, limits)
+        cluster.agent("limit_files", pid=victim.own, most=before)
         it.restart_clock()
         wait_until(lambda: cluster.status()["state"] == "whole", 20, "the watchdog says that it is whole")
         it.whole(15)
