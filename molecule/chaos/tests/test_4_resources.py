@@ -108,24 +108,28 @@ def test_the_clock_is_set_back_an_hour(cluster: Cluster, fault: Begin) -> None:
     for unit in units:
         drop_in = f"/etc/systemd/system/{unit}.d"
         cluster.run("node1", f"mkdir -p {drop_in}; printf '%s\\n' {' '.join(map(repr, lines))} > {drop_in}/clock.conf")
-    cluster.run("node1", f"echo +0 > /etc/chaos-clock; systemctl daemon-reload; systemctl restart {' '.join(units)}")
-    cluster.wait_until_whole(30)
-    with fault("clock of the controller set back an hour, and right again") as it:
-        main, _children = wait_until(cluster.controller, 20, "a controller")
-        cluster.run("node1", "echo -3600 > /etc/chaos-clock")
-        it.restart_clock()
-        # two periods in which the hub would drop an engine that does not answer; the load goes on
-        engine = wait_until(lambda: cluster.engine("node2", 0), 5, "an engine")
-        engine.kill(signal.SIGKILL)
-        it.detected(lambda: not engine.is_alive(), 5, "the engine ends")
-        after = it.whole(15)
-        cluster.run("node1", "echo +0 > /etc/chaos-clock")
-        cluster.wait_until_whole(15)
-        it.count()
-        assert main.is_alive(), cluster.journal(it.at)
-        assert {where for where in after if after[where] != it.before[where]} == {("node2", 0)}
-        it.hold(15)
-    for unit in units:
-        cluster.run("node1", f"rm -r /etc/systemd/system/{unit}.d")
-    cluster.run("node1", f"systemctl daemon-reload; systemctl restart {' '.join(units)}")
-    cluster.wait_until_whole(30)
+    try:
+        cluster.run(
+            "node1", f"echo +0 > /etc/chaos-clock; systemctl daemon-reload; systemctl restart {' '.join(units)}"
+        )
+        cluster.wait_until_whole(30)
+        with fault("clock of the controller set back an hour, and right again") as it:
+            main, _children = wait_until(cluster.controller, 20, "a controller")
+            cluster.run("node1", "echo -3600 > /etc/chaos-clock")
+            it.restart_clock()
+            # two periods in which the hub would drop an engine that does not answer; the load goes on
+            engine = wait_until(lambda: cluster.engine("node2", 0), 5, "an engine")
+            engine.kill(signal.SIGKILL)
+            it.detected(lambda: not engine.is_alive(), 5, "the engine ends")
+            after = it.whole(15)
+            cluster.run("node1", "echo +0 > /etc/chaos-clock")
+            cluster.wait_until_whole(15)
+            it.count()
+            assert main.is_alive(), cluster.journal(it.at)
+            assert {where for where in after if after[where] != it.before[where]} == {("node2", 0)}
+            it.hold(15)
+    finally:
+        for unit in units:
+            cluster.run("node1", f"rm -r /etc/systemd/system/{unit}.d")
+        cluster.run("node1", f"systemctl daemon-reload; systemctl restart {' '.join(units)}")
+        cluster.wait_until_whole(30)
