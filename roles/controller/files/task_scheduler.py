@@ -168,14 +168,17 @@ def is_sent(stream, message):
     return True
 
 
-def connections(port):
-    """Yield the connections to this process at *port*, each as a socket of its own, which is closed again."""
+def hang_up(port):
+    """Tell those who are connected to this process at *port* that nothing more comes; return how many there are."""
+    count = 0
     for entry in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(entry))) as tcp:
             # not the one that listens: libzmq aborts where somebody else shuts it down
             listens = tcp.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
             if tcp.family in (socket.AF_INET, socket.AF_INET6) and tcp.getsockname()[1] == port and not listens:
-                yield tcp
+                tcp.shutdown(socket.SHUT_WR)
+                count += 1
+    return count
 
 
 def is_orphan():
@@ -241,11 +244,10 @@ class KeepingTaskScheduler(TaskScheduler):
         endpoint = clients.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
         port = int(endpoint.rpartition(":")[2])
         clients.unbind(endpoint)
-        # told that nothing more comes, they connect to the next one; what they have sent comes before their end does
-        for connection in connections(port):
-            connection.shutdown(socket.SHUT_WR)
+        # they connect to the next one; what they have sent comes before their end does
         deadline = time.monotonic() + DRAIN_SECONDS
-        while clients.poll(50) or (any(connections(port)) and time.monotonic() < deadline):
+        while (hang_up(port) and time.monotonic() < deadline) or clients.poll(50):
+            clients.poll(10)
             self.client_stream.flush(zmq.POLLIN)
         os._exit(1)
 
