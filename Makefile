@@ -17,7 +17,7 @@ FORMAT ?=
 # Makes .venv where there is none.
 PYTHON ?= python3
 SCENARIO ?= local
-# Names below benchmarks/, without .py; none: all.
+# Names below benchmarks/, without .py, each with a part of it if not all is wanted (hosts/noop); none: all.
 BENCH ?=
 
 SHELL := /bin/sh
@@ -95,9 +95,12 @@ destroy: .venv/.stamp ## Remove the cluster; the notebooks stay
 unexport CLUSTER PORT_BASE NOTEBOOK_PORT INVENTORY ARGS FORMAT SCENARIO BENCH
 in_dev = env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL PATH="$$(pwd -P)/$(DEV)/bin:$$PATH" HYPOTHESIS_STORAGE_DIRECTORY=.cache/hypothesis
 
+# The scenarios that `make test` runs, one after the other; each is a directory of molecule/.
+SCENARIOS := local default
+
 .PHONY: test
 test: .cache/dev/.stamp ## Run everything that follows
-	@tests/run.sh lint unit sanity molecule
+	@tests/run.sh lint unit sanity $(SCENARIOS:%=molecule-%)
 
 LINTS := lint-ruff lint-mypy lint-yaml lint-shell lint-changelog lint-ansible
 .PHONY: lint
@@ -136,6 +139,8 @@ molecule: .cache/dev/.stamp ## Run a scenario on real nodes (SCENARIO=local)
 	@test -d 'molecule/$(SCENARIO)' || { \
 	echo "make: there is no scenario $(SCENARIO); there are: $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml))" >&2; exit 2; }
 	@$(in_dev) MOLECULE_GLOB='molecule/*/molecule.yml' molecule test --no-command-borders --scenario-name '$(SCENARIO)' $(ARGS)
+molecule-%:
+	@$(MAKE) molecule SCENARIO='$*'
 
 .PHONY: lab
 lab: ## Start three Debian nodes: make up INVENTORY=.cache/lab/lab/inventory.yml
@@ -146,8 +151,9 @@ lab-down: ## Remove them
 	@'$(PYTHON)' molecule/shared/lab.py down $(ARGS)
 
 .PHONY: bench
-bench: .cache/dev/.stamp ## Measure what the README claims (BENCH=name)
-	@for file in $(or $(BENCH:%=benchmarks/%.py),benchmarks/*.py); do $(in_dev) python "$$file" $(ARGS) || exit; done
+bench: .cache/dev/.stamp ## Measure what the README claims (BENCH=name or BENCH=hosts/part)
+	@for name in $(or $(BENCH),$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py))); do \
+	$(in_dev) python "benchmarks/$${name%%/*}.py" $$(case "$$name" in (*/*) echo "--only $${name#*/}";; esac) $(ARGS) || exit; done
 
 # ---- the house ------------------------------------------------------------------------------------------------------
 

@@ -23,14 +23,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 sys.path[:0] = [str(Path(__file__).parent / "shared"), str(Path(__file__).parents[1] / "molecule/shared")]
 import lab as labs  # noqa: E402 - the path is set above
 from common import PROJECT, Bench, number  # noqa: E402
 
 NAME = "bench"
-COUNTS = {"node1": 7, "node2": 8, "node3": 8}
+Counts: TypeAlias = Mapping[str, int]
+COUNTS: Counts = {"node1": 7, "node2": 8, "node3": 8}
 TOTAL = sum(COUNTS.values())
 CONTROLLER = "node1"
 PYTHON = f"/opt/ipyparallel/{NAME}/current/bin/python"
@@ -74,15 +75,16 @@ class Run:
     """A run of a playbook."""
 
     seconds: float
-    tasks: list[dict[str, Any]] = field(default_factory=list)
+    tasks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # for which a module ran, by host
+    times: list[tuple[str, float]] = field(default_factory=list)  # of each task
 
     def started_on(self, host: str) -> int:
-        """Return how many modules were started on a host."""
-        return sum(task["hosts"].get(host, 0) for task in self.tasks)
+        """Return for how many tasks a module ran on a host."""
+        return len(self.tasks.get(host, []))
 
     def changed_on(self, host: str) -> int:
         """Return how many tasks have changed a host."""
-        return sum(host in task["changed"] for task in self.tasks)
+        return sum(task["changed"] for task in self.tasks.get(host, []))
 
 
 class Probe:
@@ -159,16 +161,18 @@ class Nodes:
         )
         return ["-i", str(hosts), "-i", str(numbers)]
 
-    def play(self, playbook: str, counts: Mapping[str, int] = COUNTS, *arguments: str, mitogen: bool = False) -> Run:
+    def play(self, playbook: str, counts: Counts | None = None, *arguments: str, mitogen: bool = False) -> Run:
         """Run a playbook; return how long it took, and its tasks."""
+        counts = counts or COUNTS
         with tempfile.TemporaryDirectory() as directory:
-            file = Path(directory) / "tasks.json"
+            tasks, times = Path(directory) / "tasks.json", Path(directory) / "times.json"
             environ = {
                 **os.environ,
-                "ANSIBLE_CALLBACK_PLUGINS": str(SHARED / "callback"),
-                "ANSIBLE_CALLBACKS_ENABLED": "count",
+                "ANSIBLE_CALLBACK_PLUGINS": str(PROJECT / "molecule/shared/counting"),
+                "ANSIBLE_CALLBACKS_ENABLED": "tasks",
                 "ANSIBLE_NOCOLOR": "1",
-                "BENCH_COUNT_FILE": str(file),
+                "TASKS_FILE": str(tasks),
+                "TASKS_TIMES_FILE": str(times),
             }
             if mitogen:
                 environ["ANSIBLE_STRATEGY_PLUGINS"] = str(self.mitogen / "ansible_mitogen/plugins/strategy")
@@ -189,7 +193,9 @@ class Nodes:
             seconds = time.monotonic() - started
             if done.returncode:
                 raise FailureError(f"{playbook}: {done.stdout[-4000:]}{done.stderr[-1500:]}")
-            return Run(seconds, json.loads(file.read_text()) if file.exists() else [])
+            how = " with mitogen" if mitogen else ""
+            print(f"    {playbook} on {len(counts)} hosts{how}: {seconds:.1f} s", flush=True)
+            return Run(seconds, json.loads(tasks.read_text()), json.loads(times.read_text()))
 
     # The services
 
@@ -340,7 +346,7 @@ def noop(nodes: Nodes, bench: Bench, options: argparse.Namespace) -> None:
     prepared(nodes)
     runs = [nodes.play("deploy") for _turn in range(options.turns)]
     seconds = statistics.median(run.seconds for run in runs)
-    changed = sum(len(task["changed"]) for run in runs for task in run.tasks)
+    changed = sum(run.changed_on(host) for run in runs for host in run.tasks)
     bench.keep("deploy again, tasks that changed something", changed, "", bar=0)
     bench.keep("deploy again: modules started on an engine host", runs[0].started_on("node2"), "", bar=20)
     bench.keep("deploy again: modules started on the controller and notebook host", runs[0].started_on(CONTROLLER), "")
@@ -361,9 +367,10 @@ def noop(nodes: Nodes, bench: Bench, options: argparse.Namespace) -> None:
     print("  where the time of a deploy with nothing to do goes:")
     by_task: dict[str, list[float]] = {}
     for run in runs:
-        for task in run.tasks:
-            kind = task["name"] if task["hosts"] else "on no host: checks of arguments, skips, includes"
-            by_task.setdefault(kind, []).append(task["seconds"] / len(runs))
+        ran = {task["task"] for tasks in run.tasks.values() for task in tasks}
+        for name, took in run.times:
+            kind = name if name in ran else "on no host: checks of arguments, skips, includes"
+            by_task.setdefault(kind, []).append(took / len(runs))
     for name, times in sorted(by_task.items(), key=lambda item: -sum(item[1]))[:16]:
         print(f"  {sum(times):6.2f} s  {len(times) // len(runs):3} x  {name.removeprefix('ipyparallel.cluster.')}")
     known = sum(sum(times) for times in by_task.values())
@@ -477,35 +484,44 @@ def slope(nodes: Nodes, bench: Bench, options: argparse.Namespace) -> None:
 def heartbeat(nodes: Nodes, bench: Bench, options: argparse.Namespace) -> None:
     """Start of the services, and their idle cost, by heartbeat and with and without nannies."""
     units = prepared(nodes)
+    # the watchdog asks nannies, and would take engines without them for dead ones
+    watchdog = f"ipyparallel-{NAME}-health.service"
+    nodes.on(CONTROLLER, f"sudo systemctl stop {watchdog}")
+    units = {node: " ".join(set(names.split()) - {watchdog}) for node, names in units.items()}
     rows: dict[tuple[int, bool], tuple[float, float, float, float]] = {}
-    with nodes.probe() as probe:
-        for nanny in (True, False):
-            for period in options.periods:
-                nodes.settings(
-                    "ipcontroller", HeartMonitor={"period": period, "max_heartmonitor_misses": -(-30000 // period)}
-                )
-                nodes.settings("ipengine", IPEngine={"enable_nanny": nanny})
-                seconds = []
-                for _turn in range(options.heartbeat_turns):
-                    nodes.stop_units(units)
-                    with ThreadPoolExecutor(1) as pool:
-                        answer = pool.submit(probe.ask, "wait", engines=TOTAL)
-                        started = time.monotonic()
-                        nodes.start_units(units)
-                        answer.result()
-                        seconds.append(time.monotonic() - started)
-                time.sleep(2)  # the last of the start
-                before = {node: nodes.account(node) for node in (CONTROLLER, "node2")}
-                began = time.monotonic()
-                time.sleep(options.idle)  # what is measured is what it does when nobody asks
-                after = {node: nodes.account(node) for node in (CONTROLLER, "node2")}
-                lasted = time.monotonic() - began
-                controller = after[CONTROLLER]["controller"]["cpu"] - before[CONTROLLER]["controller"]["cpu"]
-                engines = after["node2"]["engines-default"]["cpu"] - before["node2"]["engines-default"]["cpu"]
-                memory = after["node2"]["engines-default"]["mb"] / COUNTS["node2"]
-                row = statistics.median(seconds), controller / lasted * 100, engines / lasted * 100 / 8, memory
-                rows[period, nanny] = row
-                print(f"  {period} ms, nannies {nanny}: {row[0]:.1f} s, controller {row[1]:.1f} %", flush=True)
+    try:
+        with nodes.probe() as probe:
+            for nanny in (True, False):
+                for period in options.periods:
+                    nodes.settings(
+                        "ipcontroller", HeartMonitor={"period": period, "max_heartmonitor_misses": -(-30000 // period)}
+                    )
+                    nodes.settings("ipengine", IPEngine={"enable_nanny": nanny})
+                    seconds = []
+                    for _turn in range(options.heartbeat_turns):
+                        nodes.stop_units(units)
+                        with ThreadPoolExecutor(1) as pool:
+                            answer = pool.submit(probe.ask, "wait", engines=TOTAL)
+                            started = time.monotonic()
+                            nodes.start_units(units)
+                            answer.result()
+                            seconds.append(time.monotonic() - started)
+                    time.sleep(2)  # the last of the start
+                    before = {node: nodes.account(node) for node in (CONTROLLER, "node2")}
+                    began = time.monotonic()
+                    time.sleep(options.idle)  # what is measured is what it does when nobody asks
+                    after = {node: nodes.account(node) for node in (CONTROLLER, "node2")}
+                    lasted = time.monotonic() - began
+                    controller = after[CONTROLLER]["controller"]["cpu"] - before[CONTROLLER]["controller"]["cpu"]
+                    engines = after["node2"]["engines-default"]["cpu"] - before["node2"]["engines-default"]["cpu"]
+                    memory = after["node2"]["engines-default"]["mb"] / COUNTS["node2"]
+                    row = statistics.median(seconds), controller / lasted * 100, engines / lasted * 100 / 8, memory
+                    rows[period, nanny] = row
+                    print(f"  {period} ms, nannies {nanny}: {row[0]:.1f} s, controller {row[1]:.1f} %", flush=True)
+    finally:
+        # processes keep the settings with which they were started; the deploy writes those of the collection
+        nodes.stop_units(units)
+        nodes.play("deploy")
     for (period, nanny), (took, controller, engine, memory) in rows.items():
         words = f"heartbeat {period} ms, {'with' if nanny else 'without'} nannies"
         beside = rows.get((3000, True), (None,) * 4)
@@ -519,14 +535,10 @@ def heartbeat(nodes: Nodes, bench: Bench, options: argparse.Namespace) -> None:
     for (period, nanny), (took, controller, engine, memory) in rows.items():
         cells = f"{took:.1f} s | {controller:.1f} % | {engine:.2f} % | {memory:.0f} MB"
         print(f"| {period} ms | {'yes' if nanny else 'no'} | {cells} |")
-    nodes.settings("ipengine", IPEngine={"enable_nanny": True})
-    nodes.settings("ipcontroller", HeartMonitor={"period": 500, "max_heartmonitor_misses": 60})
-    nodes.stop_units(units)
-    nodes.play("deploy")
 
 
 def tuning(nodes: Nodes, bench: Bench, _options: argparse.Namespace) -> None:
-    """Threads, database, high-water mark, file descriptors, journal."""
+    """Threads, high-water mark, file descriptors, journal."""
     prepared(nodes)
     cores = os.cpu_count() or 1
     with nodes.probe() as probe:
@@ -567,20 +579,6 @@ def tuning(nodes: Nodes, bench: Bench, _options: argparse.Namespace) -> None:
             return found
 
         lines = journal(nodes)
-        database = "ipyparallel.controller."
-        rates = {
-            name: rate(name, IPController={"db_class": database + where})
-            for name, where in (("nodb", "dictdb.NoDB"), ("sqlitedb", "sqlitedb.SQLiteDB"), ("dictdb", "dictdb.DictDB"))
-        }
-        written = journal(nodes) - lines
-        for name in ("nodb", "sqlitedb"):
-            bench.keep(
-                f"load-balanced tasks that do nothing, database {name}",
-                rates[name],
-                "a second",
-                alternative="dictdb",
-                beside=rates["dictdb"],
-            )
         marks = {hwm: rate(f"hwm {hwm}", TaskScheduler={"hwm": hwm}) for hwm in (0, 4, 1)}
         for hwm in (0, 4):
             bench.keep(
@@ -590,7 +588,8 @@ def tuning(nodes: Nodes, bench: Bench, _options: argparse.Namespace) -> None:
                 alternative="hwm 1",
                 beside=marks[1],
             )
-        bench.keep("lines in the journals for three restarts of the controller and 9300 tasks", written, "")
+        written = journal(nodes) - lines
+        bench.keep("lines in the journals for three restarts of the controller and 9300 tasks", written, "", bar=2000)
     quiet = journal(nodes)
     time.sleep(10)  # nobody asks the cluster anything
     bench.keep("lines in the journals of an idle cluster, a second", (journal(nodes) - quiet) / 10, "", bar=0.1)
@@ -636,7 +635,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--launcher-turns", type=int, default=1, help="of ipyparallel's SSH launcher, which is slow (1)"
     )
     parser.add_argument("--heartbeat-turns", type=int, default=1, help="starts by each heartbeat (1)")
-    parser.add_argument("--periods", default="3000,1000,500,300,150", help="heartbeats in ms (3000,1000,500,300,150)")
+    parser.add_argument("--periods", default="3000,1000,500,300", help="heartbeats in ms (3000,1000,500,300)")
     parser.add_argument("--idle", type=float, default=10, help="seconds in which idle processes are watched (10)")
     parser.add_argument("--hosts", type=int, default=12, help="of the growth (12)")
     parser.add_argument("--keep", action="store_true", help="leave the lab there")

@@ -14,7 +14,7 @@ for part in "$@"; do
     echo "──── $part"
     start=$SECONDS
     if make "$part" 2>&1 | tee "$log"; then verdict=passed; else verdict=FAILED failed=1; fi
-    summary+=("$(printf '%-10s %s  %4d s' "$part" "$verdict" $((SECONDS - start)))")
+    summary+=("$(printf '%-16s %s  %4d s' "$part" "$verdict" $((SECONDS - start)))")
     # ===== 80 passed, 1 skipped in 2.10s =====
     while IFS= read -r line; do closing+=("$line"); done < <(grep -E '^=+ .*(passed|failed|error|skipped|no tests ran).* in [0-9.]+s.* =+$' "$log")
 done

@@ -78,7 +78,7 @@ class Bench:
             if row["alternative"]:
                 value = row["alternative_value"]
                 beside = row["alternative"] + ("" if value is None else f": {number(value)} {row['unit']}".rstrip())
-            bar = (
+            most = (
                 ""
                 if row["bar"] is None
                 else f"{row['bar']:g} {'of it' if row['bar_is_of'] == 'ratio' else row['unit']}"
@@ -86,7 +86,7 @@ class Bench:
             ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
             verdict = {None: "", True: "met", False: "MISSED"}[row["met"]]
             value = f"{number(row['value'])} {row['unit']}".rstrip()
-            lines.append(f"| {row['name']} | {value} | {beside} | {ratio} | {bar.rstrip()} | {verdict} |")
+            lines.append(f"| {row['name']} | {value} | {beside} | {ratio} | {most.rstrip()} | {verdict} |")
         return "\n".join(lines)
 
     def _add(self, row: dict[str, Any]) -> None:

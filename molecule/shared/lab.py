@@ -320,6 +320,8 @@ def inventory_text(directory: Path, nodes: Sequence[Node], cluster: Cluster, acc
         "      vars:",
         f"        ansible_user: {account}",
         f"        ansible_ssh_private_key_file: {json.dumps(str(directory / 'id_ed25519'))}",
+        "        # addresses come back in other labs, and an open connection is not asked for its keys again",
+        f"        ansible_control_path_dir: ~/.ansible/cp-{hashlib.sha256(str(directory).encode()).hexdigest()[:6]}",
         f"        ansible_ssh_common_args: {json.dumps(' '.join('-o ' + shlex.quote(option) for option in options))}",
         "        ansible_python_interpreter: /usr/bin/python3",
         *(["        ipyparallel_scope: user"] if account == "plain" else []),
@@ -878,7 +880,7 @@ def do(options: argparse.Namespace) -> int:
             cluster=groups(options, wanted),
             account=options.account,
             mirror=options.mirror,
-            volumes=[(node, volume) for node, _, volume in (pair.partition("=") for pair in options.volume)],
+            volumes=[(node, volume) for node, volume in (pair.split("=", 1) for pair in options.volume)],
         )
         for node in nodes:
             print(f"{node.name} {node.address} {node.suite}")

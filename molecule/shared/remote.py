@@ -70,7 +70,7 @@ class Operator:
         kept.update(HOME=str(self.home), ANSIBLE_CONFIG=str(TREE / "ansible.cfg"), ANSIBLE_NOCOLOR="1", **further)
         return kept
 
-    def play(self, playbook: str, *arguments: str, seconds: float = 240, **environ: str) -> Run:
+    def play(self, playbook: str, *arguments: str, seconds: float = 600, **environ: str) -> Run:
         """Run a playbook of the collection."""
         self.home.mkdir(mode=0o700, exist_ok=True)
         program = shutil.which("ansible-playbook", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")

@@ -109,8 +109,11 @@ class ActionModule(ActionBase):
     def _fetch(
         self, arguments: dict[str, t.Any], directory: str, tunnel: Tunnel, task_vars: dict[str, t.Any]
     ) -> dict[str, t.Any]:
-        # the connection would print the module's answer, which holds the keys, at -vvv
-        shown, self._play_context.no_log = self._play_context.no_log, True
+        # the connection would print the module's answer, which holds the keys, at -vvv; its context is one of its own
+        contexts = [self._play_context, getattr(self._connection, "_play_context", self._play_context)]
+        shown = [context.no_log for context in contexts]
+        for context in contexts:
+            context.no_log = True
         try:
             info = self._execute_module(
                 module_name="ipyparallel.cluster.connector_info",
@@ -122,7 +125,8 @@ class ActionModule(ActionBase):
                 task_vars=task_vars,
             )
         finally:
-            self._play_context.no_log = shown
+            for context, no_log in zip(contexts, shown, strict=True):
+                context.no_log = no_log
         if info.get("failed"):
             raise AnsibleActionFail(info.get("msg", "the connector cannot be read on the controller host"))
         if not info["exists"]:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import paths, report
 
-PATHS = "__ipyparallel_common_paths"
 PREFLIGHT = "__ipyparallel_common_host"
 PASSWORD = "__ipyparallel_notebook_password"  # noqa: S105 - the name of a variable
 HOST_ROLES = ("controller", "engines", "notebook")
@@ -48,11 +47,11 @@ def requirement_lines(text: str) -> list[str]:
 
 
 def engine_counts(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Return ``{host: {pool: count}}`` of *hosts*, as their preflight found them."""
+    """Return ``{host: {pool: count}}`` of the engine hosts among *hosts*, as their preflight found them."""
     return {
         host: {pool["name"]: pool["count"] for pool in hostvars[host][PREFLIGHT]["pools"]}
         for host in hosts
-        if hostvars[host].get(PREFLIGHT)
+        if hostvars[host].get(PREFLIGHT) and "engines" in hostvars[host]["ipyparallel_host_roles"]
     }
 
 
@@ -78,7 +77,6 @@ def host_address(values: Mapping[str, t.Any]) -> str:
     """
     found = (
         values.get("ipyparallel_address"),
-        (values.get(PATHS) or {}).get("address"),
         (values.get(PREFLIGHT) or {}).get("address"),
         ((values.get("ansible_facts") or {}).get("default_ipv4") or {}).get("address"),
     )

@@ -19,10 +19,10 @@ def acting_as(uid: int, gid: int) -> Iterator[None]:
         yield
         return
     before = os.getegid(), os.getgroups()
-    os.setgroups([])
-    os.setegid(gid)
-    os.seteuid(uid)
     try:
+        os.setgroups([])
+        os.setegid(gid)
+        os.seteuid(uid)
         yield
     finally:
         os.seteuid(0)
@@ -74,13 +74,18 @@ class Ownership:
             os.chown(path, self.uid, self.gid, follow_symlinks=follow_symlinks)
 
 
-def read_text(path: str) -> str | None:
+def read_text(path: str, ownership: Ownership | None = None) -> str | None:
     """Return the text of *path* as it is, or None where there is no such file.
+
+    With *ownership*, a link that the account has put there shows nothing that the account could not read itself.
 
     What is no text is read too, with marks for its bytes: it is for the caller to say what is wrong with the file.
     """
     try:
-        with open(path, encoding="utf-8", errors="replace", newline="") as stream:
+        with (
+            (ownership or Ownership()).acting(os.path.dirname(path)),
+            open(path, encoding="utf-8", errors="replace", newline="") as stream,
+        ):
             return stream.read()
     except FileNotFoundError:
         return None

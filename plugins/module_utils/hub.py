@@ -9,15 +9,13 @@ engines must have the same minor version of Python.
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
-import fcntl
 import os
 import pwd
 import re
 import sys
 import time
 import typing as t
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import ConnectorError, parse_half
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text
@@ -38,12 +36,20 @@ ARCHIVE = re.compile(r"ansible_.+_payload\.zip")
 """How Ansible calls the archive of a module."""
 
 
-F_SETPIPE_SZ = 1031  # linux/fcntl.h; module fcntl has it from Python 3.10 on
-PIPE_SIZE = 1024 * 1024  # as large as every account may have it
-
-
 class HubError(Exception):
     """The hub cannot be reached or did not answer; the message says where and what to do."""
+
+
+def has_environment(module: AnsibleModule, python: str) -> bool:
+    """Return whether the cluster's interpreter *python* is there; fail where it has to be, unless in check mode."""
+    if os.access(python, os.X_OK):
+        return True
+    if not module.check_mode:
+        module.fail_json(
+            msg=f"the cluster's Python {python} does not exist on this host: deploy the cluster first "
+            "(playbook ipyparallel.cluster.deploy)"
+        )
+    return False
 
 
 def respawn(module: AnsibleModule, python: str) -> bool:
@@ -58,20 +64,13 @@ def respawn(module: AnsibleModule, python: str) -> bool:
 
     if has_respawned():
         return True
-    if not os.access(python, os.X_OK):
-        if module.check_mode:
-            return False
-        module.fail_json(
-            msg=f"the cluster's Python {python} does not exist on this host: deploy the cluster first "
-            "(playbook ipyparallel.cluster.deploy)"
-        )
+    if not has_environment(module, python):
+        return False
     if "ansible_mitogen.runner" in sys.modules:
         # it runs modules in its own process, which Ansible cannot respawn
         use_packages_of(module, python)
         return True
-    # it writes all arguments of the module into a pipe that nobody reads yet, and hangs when that holds 64 kB only
-    with _large_pipes():
-        respawn_module(python)
+    respawn_module(python)
     return True
 
 
@@ -120,22 +119,6 @@ def act_as(account: str | None) -> None:
     os.chdir("/")
 
 
-@contextlib.contextmanager
-def _large_pipes() -> Iterator[None]:
-    pipe = os.pipe
-
-    def large_pipe() -> tuple[int, int]:
-        ends = pipe()
-        fcntl.fcntl(ends[1], F_SETPIPE_SZ, PIPE_SIZE)
-        return ends
-
-    os.pipe = large_pipe
-    try:
-        yield
-    finally:
-        os.pipe = pipe
-
-
 def connect(connector: str, timeout: float) -> ipyparallel.Client:
     """Return a client of the hub that the client half *connector* names.
 
@@ -170,8 +153,7 @@ def registered(client: ipyparallel.Client) -> list[dict[str, t.Any]]:
     """Return the engines that the hub has registered, by id.
 
     Each has ``id``, ``uuid`` and what its ident tells: ``host``, ``pool``, ``core``, ``pid``. No engine is asked, so
-    a busy
-    one does not delay the answer.
+    a busy one does not delay the answer.
     """
     # the only place that reads the client's private map of ids to idents; there is no public one
     idents = dict(client._engines)

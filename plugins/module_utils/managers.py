@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import respawn
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import has_environment
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import Manager
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.supervisor import Supervisor
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.systemd import Systemd
@@ -28,7 +28,7 @@ MANAGED_ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
 
 
 def make_manager(module: AnsibleModule, environment: str) -> Manager:
-    """Return the manager that the options of *module* name; with supervisor, continue in the environment's Python.
+    """Return the manager that the options of *module* name; fail where it is of an environment that is not there.
 
     Args:
         module: has the options ``manager``, ``cluster``, ``config``, ``log`` and ``run``.
@@ -36,7 +36,7 @@ def make_manager(module: AnsibleModule, environment: str) -> Manager:
     """
     params = module.params
     if params["manager"] == "supervisor":
-        respawn(module, os.path.join(environment, "bin", "python"))
+        has_environment(module, os.path.join(environment, "bin", "python"))
         return Supervisor(params["cluster"], params["config"], params["log"], params["run"], environment)
     of_account = params["manager"] == "systemd_user"
     return Systemd(params["cluster"], params["config"], params["run"], environment, of_account)

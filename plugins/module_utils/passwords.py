@@ -155,9 +155,9 @@ class Plan:
         }
 
 
-def stored_hash(path: str) -> str | None:
+def stored_hash(path: str, ownership: Ownership | None = None) -> str | None:
     """Return the hash in file *path*, an empty text when it is damaged, or None when there is no file."""
-    text = read_text(path)
+    text = read_text(path, ownership)
     if text is None:
         return None
     return text.strip() if HASH.fullmatch(text.strip()) else ""
@@ -171,21 +171,22 @@ def verifies(hasher: Hasher | None, hashed: str | None, password: str) -> bool:
         return False
 
 
-def make_plan(paths: Paths, given: str | None, hasher: Hasher | None) -> Plan:
+def make_plan(paths: Paths, given: str | None, hasher: Hasher | None, ownership: Ownership | None = None) -> Plan:
     """Compare what *paths* hold with what is wanted.
 
     Args:
         paths: where the notebook keeps its secrets.
         given: the user's password; None keeps the one in force, or makes a random one where there is none.
         hasher: None in check mode on a host that cannot hash yet. The plan then has words in place of a hash.
+        ownership: the account whose secrets they are.
 
     Raises:
         PasswordError: *given* breaks a rule.
         OSError: what is there cannot be read.
     """
     plan = Plan(make_directory=not os.path.isdir(paths.directory))
-    hashed = stored_hash(paths.hash)
-    kept = read_text(paths.password)
+    hashed = stored_hash(paths.hash, ownership)
+    kept = read_text(paths.password, ownership)
     if hashed == "":
         plan.warnings.append(f"{paths.hash} is damaged: it is made anew")
     if given is None:
@@ -199,7 +200,7 @@ def make_plan(paths: Paths, given: str | None, hasher: Hasher | None) -> Plan:
             plan.remove.append(paths.password)
             plan.say("password", "given by the user from now on: its file is removed")
 
-    token = read_text(paths.token)
+    token = read_text(paths.token, ownership)
     if token is None or not TOKEN.fullmatch(token):
         plan.write[paths.token] = random_token()  # without a newline: Jupyter reads the whole file
         plan.say("token", "made" if token is None else "damaged: made anew")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import grp
 import json
 import os
 import pwd
@@ -61,13 +62,13 @@ def check_directory(path: str, variable: str) -> None:
         )
 
 
-def check_tuning(heartbeat_ms: int, uv: str | None) -> None:
+def check_tuning(heartbeat_ms: int | None, uv: str | None) -> None:
     """Check what would only be found out when it is used.
 
     Raises:
         PreflightError: the heartbeat is too fast to be one, or there is no such uv.
     """
-    if heartbeat_ms < SHORTEST_HEARTBEAT:
+    if heartbeat_ms is not None and heartbeat_ms < SHORTEST_HEARTBEAT:
         raise PreflightError(
             f"{heartbeat_ms} ms is no interval for a heartbeat: set ipyparallel_controller_heartbeat_ms to "
             f"{SHORTEST_HEARTBEAT} or more"
@@ -117,6 +118,21 @@ def read_account(name: str | None) -> Account:
     except KeyError:
         return Account(name, None, f"/home/{name}")
     return Account(name, entry.pw_uid, entry.pw_dir)
+
+
+def check_group(name: str) -> None:
+    """Check that there is a group of this name.
+
+    Raises:
+        PreflightError: there is none.
+    """
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        raise PreflightError(
+            f"there is no group {name!r} on {os.uname().nodename}: make it there, set ipyparallel_group to one that "
+            "there is, or leave it out"
+        ) from None
 
 
 def check_notebook_account(account: Account) -> None:

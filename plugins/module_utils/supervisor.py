@@ -3,8 +3,7 @@
 """The service manager for hosts without systemd or without root: one supervisord per cluster.
 
 supervisord reads ``<config>/supervisord.conf``, which includes ``<config>/supervisor.d/<process>.conf``. Each single
-process
-is a program of its own, so that a pool grows without a restart of what runs.
+process is a program of its own, so that a pool grows without a restart of what runs.
 """
 
 from __future__ import annotations
@@ -13,14 +12,17 @@ import configparser
 import contextlib
 import glob
 import hashlib
+import http.client
 import os
 import pwd
 import re
 import resource
+import socket
 import subprocess
 import tempfile
 import typing as t
 from collections.abc import Iterable
+from xmlrpc.client import Fault, ServerProxy, Transport
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text, write_text
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import (
@@ -47,6 +49,28 @@ START_SECONDS = 1
 """A process that lives this long has started; one that ends before is tried again, later each time."""
 RETRIES = 1_000_000
 """supervisor gives up for good after ``startretries``; a cluster's processes never do."""
+
+
+class SocketTransport(Transport):
+    """XML-RPC over the socket *path*.
+
+    supervisor has one too (``supervisor.xmlrpc``), but to import it a module has to start a second Python, which takes
+    longer than all that is asked.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def make_connection(self, host: t.Any) -> http.client.HTTPConnection:
+        """Return the connection; *host* is what the Host header says."""
+        connection = self._connection[1]
+        if connection is None:
+            connection = http.client.HTTPConnection(host)
+            connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.sock.connect(self.path)
+            self._connection = host, connection
+        return connection
 
 
 def escape(text: str) -> str:
@@ -261,20 +285,13 @@ files = supervisor.d/*.conf
 
     def rpc(self) -> t.Any:
         """Return supervisor's interface over its socket (``supervisor.*`` of its XML-RPC API)."""
-        from xmlrpc.client import ServerProxy
-
-        from supervisor.xmlrpc import SupervisorTransport
-
-        transport = SupervisorTransport(serverurl=f"unix://{self.socket}")
-        server: t.Any = ServerProxy("http://127.0.0.1", transport=transport)
+        server: t.Any = ServerProxy("http://127.0.0.1", transport=SocketTransport(self.socket))
         return server.supervisor
 
     def pid(self) -> int | None:
         """Return the process id of the supervisord that answers, or None."""
         if not os.path.exists(self.socket):
             return None
-        from xmlrpc.client import Fault
-
         try:
             return int(self.rpc().getPID())
         except (OSError, ValueError):
@@ -374,8 +391,6 @@ files = supervisor.d/*.conf
         Raises:
             ProcessError: supervisord refuses or does not answer.
         """
-        from xmlrpc.client import Fault
-
         if self.pid() is not None:
             # what is to be started may still be on its way out
             self._stop(plan.stop + plan.restart + plan.start)

@@ -185,6 +185,8 @@ class Systemd:
         template = self._is_template(name)
         text = read_text(self._path(f"{name}@.service" if template else f"{name}.service")) or ""
         digest = "".join(re.findall(rf'^Environment="{PREFIX}DEFINITION=([0-9a-f]+)"$', text, re.MULTILINE))
+        if not digest:
+            return {}
         if not template:
             return {name: digest}
         wanted = read_text(self._path(f"{name}.target")) or ""
@@ -291,7 +293,13 @@ class Systemd:
         self._must(name, "start", [*(self.unit(single) for single in plan.start), *target])
 
     def release(self) -> None:
-        """Do nothing: systemd keeps nothing for a cluster alone."""
+        """End the slices, which have no file: the cluster's when nothing of it is laid down, theirs with the last."""
+        if self.defined():
+            return
+        self._systemctl("stop", f"ipyparallel-{self.cluster}.slice")
+        others = self._systemctl("list-units", "--plain", "--no-legend", "ipyparallel-*.slice")
+        if not others.returncode and not others.stdout.strip():
+            self._systemctl("stop", "ipyparallel.slice")
 
     # How it is said
 

@@ -250,7 +250,7 @@ class Watchdog:
             self._look_slowly()
         try:
             self._connect(now)
-            if self.client:
+            if self.client is not None:
                 self._look_at_hub(now)
                 self._look_at_engines(now)
                 self._look_at_ghosts(now)
@@ -277,7 +277,7 @@ class Watchdog:
 
     def _conclude(self, now: float) -> None:
         missing = {}
-        if self.client:
+        if self.client is not None:
             missing = {e: self.missing_since.get(e, now) for e in missing_engines(self.expected, self.engines)}
             self.missing_since = missing
         lasting = [engine for engine, since in missing.items() if now - since >= self.limits.missing]
@@ -387,7 +387,7 @@ class Watchdog:
             found = os.stat(self.settings.connector)
             stamp = (found.st_ino, found.st_mtime_ns)
         wanted = (self.main, stamp)
-        if self.client and self.client_of == wanted and now - self.client_since < CLIENT_SECONDS:
+        if self.client is not None and self.client_of == wanted and now - self.client_since < CLIENT_SECONDS:
             return
         renewed = self.client is not None and self.client_of == wanted
         if renewed and (self.trials or self.no_ops):
@@ -414,7 +414,7 @@ class Watchdog:
             self.untried = set(client._engines.values())
 
     def _disconnect(self) -> None:
-        if self.client:
+        if self.client is not None:
             with contextlib.suppress(Exception):
                 self.client.close(linger=0)
         self.client = None
@@ -430,7 +430,7 @@ class Watchdog:
             engine.owes = None
 
     def _look_at_hub(self, now: float) -> None:
-        assert self.client
+        assert self.client is not None
         if self.queue_question and self.queue_question[0].done():
             before = self.queue
             self.queue, self.unassigned = hub.queue_of(self.queue_question[0].result())
@@ -455,7 +455,7 @@ class Watchdog:
     # ---- engines
 
     def _look_at_engines(self, now: float) -> None:
-        assert self.client
+        assert self.client is not None
         registered = {engine["uuid"]: engine["id"] for engine in hub.registered(self.client)}
         for ident in registered.keys() - self.engines.keys():
             self._arrive(ident, registered[ident], now)

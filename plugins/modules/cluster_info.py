@@ -12,8 +12,7 @@ version_added: 0.1.0
 author: The ipyparallel.cluster authors (@ipyparallel)
 description:
   - Runs on the controller host, with nothing but the client half. No engine is asked, so that busy ones do not delay
-    the
-    answer.
+    the answer.
 options:
   state_directory:
     description: Directory on the controller host that holds the state of the cluster.
@@ -91,8 +90,7 @@ cluster:
     engines:
       description:
         - The registered engines. C(core) is the number of the engine on its host within its pool; C(state) is V(idle)
-          or
-          V(busy); C(queued) and C(completed) count tasks.
+          or V(busy); C(queued) and C(completed) count tasks.
       type: list
       elements: dict
       sample:

@@ -12,13 +12,11 @@ version_added: 0.1.0
 author: The ipyparallel.cluster authors (@ipyparallel)
 description:
   - Runs on the controller host, before any process of the cluster starts. Makes the cluster's identity once, which is
-    its
-    ports, keys and addresses, and from it the two halves of the connector, for clients and for engines.
+    its ports, keys and addresses, and from it the two halves of the connector, for clients and for engines.
   - The identity is kept. Options that are not given keep what is remembered; options that are given change it and keep
     the keys.
   - The identity is in C(<state_directory>/identity.json), the halves are in C(<state_directory>/connector/), all of
-    mode
-    0600. A half that is missing or differs is written again.
+    mode 0600. A half that is missing or differs is written again.
 options:
   cluster:
     description: Name of the cluster, of the form C([a-z][a-z0-9_]{0,31}).
@@ -70,8 +68,7 @@ options:
   python:
     description:
       - Python interpreter of the cluster's environment, whose pyzmq makes the keys. The module continues there only
-        when
-        keys are to be made.
+        when keys are to be made.
     type: path
     required: true
   owner:
@@ -122,9 +119,8 @@ fingerprint:
   sample: 0d5f1f4bb8a0c1e2
 stale:
   description:
-    - Whether the controller on this host runs with another identity than this one, so that the ordered
-      restart
-      is due. It stays true until that restart has been done, however often the run is interrupted.
+    - Whether the controller on this host runs with another identity than this one, so that the ordered restart is due.
+      It stays true until that restart has been done, however often the run is interrupted.
   type: bool
   returned: success
   sample: false

@@ -12,8 +12,8 @@ version_added: 0.1.0
 author: The ipyparallel.cluster authors (@ipyparallel)
 description:
   - Checks, on the operator alone, that the inventory has group C(NAME) with children C(NAME_controller),
-    C(NAME_engines)
-    and optionally C(NAME_notebook), that there is one controller host, and that no host is in two clusters.
+    C(NAME_engines) and optionally C(NAME_notebook), that there is one controller host, and that no host is in two
+    clusters.
 options:
   cluster:
     description: Name of the cluster, of the form C([a-z][a-z0-9_]{0,31}).

@@ -120,6 +120,20 @@ def load_hasher() -> Hasher:
     return t.cast("Hasher", importlib.import_module("jupyter_server.auth"))
 
 
+def account_of(module: AnsibleModule) -> Ownership:
+    """Return the account that the options name; one that is not there yet, in check mode, owns nothing so far.
+
+    Raises:
+        KeyError: the account or group does not exist.
+    """
+    try:
+        return Ownership(module.params["owner"], module.params["group"])
+    except KeyError:
+        if module.check_mode:
+            return Ownership()
+        raise
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -142,9 +156,10 @@ def main() -> None:
     hasher = load_hasher() if respawn(module, params["python"]) else None
     paths = Paths(params["directory"])
     try:
-        plan = make_plan(paths, password, hasher)
+        ownership = account_of(module)
+        plan = make_plan(paths, password, hasher, ownership)
         if not module.check_mode:
-            apply(plan, paths, Ownership(params["owner"], params["group"]))
+            apply(plan, paths, ownership)
     except KeyError as error:
         module.fail_json(msg=f"owner or group of {paths.directory}: {error.args[0]}")
     except OSError as error:

@@ -68,6 +68,9 @@ options:
   account:
     description: The account of the cluster, which need not exist yet. Without it, the one that runs the module.
     type: str
+  group:
+    description: The group of the cluster's files, checked to be there if given.
+    type: str
   port_base:
     description: First port of the cluster. Without it, as remembered, else 10100.
     type: int
@@ -106,9 +109,8 @@ options:
     type: dict
     default: {}
   heartbeat_ms:
-    description: Interval of the hub's heartbeat in milliseconds, checked.
+    description: Interval of the hub's heartbeat in milliseconds, checked where one is given.
     type: int
-    default: 500
   allowed_cidrs:
     description: Addresses and CIDRs from which clients may come directly, checked.
     type: list
@@ -255,6 +257,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.preflight impo
     PreflightError,
     check_address,
     check_directory,
+    check_group,
     check_manager,
     check_notebook_account,
     check_outside,
@@ -313,6 +316,8 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
     params = module.params
     roles = set(params["roles"])
     account = read_account(params["account"])
+    if params["group"] is not None:
+        check_group(params["group"])
     for name in ("prefix", "config", "state_directory", "log", "run"):
         check_directory(params[name], f"ipyparallel_path_{name.removesuffix('_directory')}")
     check_manager(params["manager"], account)
@@ -388,6 +393,7 @@ def main() -> None:
             "default_address": {"type": "str"},
             "manager": {"type": "str", "choices": list(MANAGERS), "required": True},
             "account": {"type": "str"},
+            "group": {"type": "str"},
             "port_base": {"type": "int"},
             "packer": {"type": "str"},
             "encryption": {"type": "str"},
@@ -399,7 +405,7 @@ def main() -> None:
             "notebook_password": {"type": "str", "no_log": True},
             "engines_per_host": {"type": "raw"},
             "engines_environment": {"type": "dict", "default": {}},
-            "heartbeat_ms": {"type": "int", "default": 500},
+            "heartbeat_ms": {"type": "int"},
             "allowed_cidrs": {"type": "list", "elements": "str", "default": []},
             "pools": {"type": "list", "elements": "dict", "default": [{"name": "default"}]},
         },

@@ -12,14 +12,11 @@ version_added: 0.1.0
 author: The ipyparallel.cluster authors (@ipyparallel)
 description:
   - One call lays down the files of a process, has its definition checked by the service manager's own parser, takes
-    it into
-    use, and starts, restarts or stops it. It does not wait until the process is ready.
+    it into use, and starts, restarts or stops it. It does not wait until the process is ready.
   - The hash of the definition is in the environment of the process. A running process with another hash is restarted,
-    so
-    that an interrupted run loses no restart.
+    so that an interrupted run loses no restart.
   - A process may have several instances, which share one definition. When their number changes, those that stay are
-    left
-    alone.
+    left alone.
 options:
   name:
     description:
@@ -100,7 +97,9 @@ options:
         description: Its content. Files named C(.py) and C(.json) are checked before anything is written.
         type: str
       mode:
-        description: Its mode, octal. Without it, V(0644) below O(config), which holds no secrets, else V(0600).
+        description:
+          - Its mode, octal.
+          - Without it, V(0600) for a O(files[].secret), and for what is not below O(config), else V(0644).
         type: str
       secret:
         description: Its content, in place of O(files[].content), kept out of diff and output.
@@ -211,8 +210,25 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import
 )
 
 
+class Module(AnsibleModule):
+    """A module that writes neither files nor secrets to the log of the host."""
+
+    def _log_invocation(self) -> None:
+        # Ansible's own takes a secret out of what it logs only where it is a single line
+        self.log(" ".join(f"{name}={self.params[name]}" for name in ("cluster", "name", "state", "instances")))
+
+
+def account_of(params: dict[str, t.Any]) -> Ownership:
+    """Return the account that the options name; one that is not there yet (in check mode) owns nothing so far."""
+    try:
+        return Ownership(params["account"], params["group"])
+    except KeyError:
+        return Ownership()
+
+
 def read_definition(params: dict[str, t.Any]) -> Definition:
     """Return the definition that the options describe."""
+    account = account_of(params)
     files = [
         ManagedFile(
             file["path"],
@@ -234,7 +250,7 @@ def read_definition(params: dict[str, t.Any]) -> Definition:
         instances=None if count is None else tuple(str(number) for number in range(count)),
         stop_timeout=params["stop_timeout"],
         files=tuple(files),
-        watched={path: read_text(path) or "" for path in params["watch"]},
+        watched={path: read_text(path, account) or "" for path in params["watch"]},
         fingerprint=params["fingerprint"],
         account=params["account"] or "",
         group=params["group"] or "",
@@ -255,11 +271,11 @@ def is_below(path: str, directory: str) -> bool:
     return path.startswith(directory.rstrip("/") + "/")
 
 
-def differences(files: list[ManagedFile]) -> tuple[list[ManagedFile], list[dict[str, str]]]:
+def differences(files: list[ManagedFile], account: Ownership) -> tuple[list[ManagedFile], list[dict[str, str]]]:
     """Return the files that differ from what is on disk, and a diff of them without secrets."""
     changed, diff = [], []
     for file in files:
-        before = read_text(file.path)
+        before = read_text(file.path, account)
         if before == file.content and (os.stat(file.path).st_mode & 0o7777) == file.mode:
             continue
         changed.append(file)
@@ -308,7 +324,8 @@ def run(module: AnsibleModule, manager: Manager, name: str) -> dict[str, t.Any]:
     params = module.params
     state = params["state"]
     files: list[ManagedFile] = []
-    wanted = dict.fromkeys((unit.name for unit in manager.units(name)), "")
+    units = manager.units(name)
+    wanted = dict.fromkeys((unit.name for unit in units), "")
     if params["command"] and state == "started":
         definition = read_definition(params)
         check_definition(definition)
@@ -319,8 +336,8 @@ def run(module: AnsibleModule, manager: Manager, name: str) -> dict[str, t.Any]:
     elif state == "started":
         wanted = manager.laid_down(name)
 
-    changed_files, diff = differences(files)
-    plan = make_plan(wanted, manager.units(name), state)
+    changed_files, diff = differences(files, account_of(params))
+    plan = make_plan(wanted, units, state)
     removable = [*manager.paths(name), *(file["path"] for file in params["files"])] if state == "absent" else []
     removable = [path for path in removable if os.path.lexists(path)]
     missing = missing_directories(params, manager, files) if files else {}
@@ -352,17 +369,18 @@ def run(module: AnsibleModule, manager: Manager, name: str) -> dict[str, t.Any]:
             os.unlink(path)
     if changed:
         manager.apply(name, plan, state)
+        units = manager.units(name)
     if state != "started":
         manager.release()
     result["processes"] = [
-        {"name": unit.name, "state": unit.state, "pid": unit.pid, "since": unit.since} for unit in manager.units(name)
+        {"name": unit.name, "state": unit.state, "pid": unit.pid, "since": unit.since} for unit in units
     ]
     return result
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             **MANAGED_ARGUMENT_SPEC,
             "name": {"type": "str", "required": True},

@@ -12,8 +12,7 @@ version_added: 0.1.0
 author: The ipyparallel.cluster authors (@ipyparallel)
 description:
   - Makes C(<prefix>/env/<hash>) with uv from a lock, and lets the link C(<prefix>/current) point to it. The hash is
-    that
-    of the lock and the interpreter, so that another lock is another directory.
+    that of the lock and the interpreter, so that another lock is another directory.
   - Installs extra packages into the current environment, with the lock as constraint. uv resolves before it writes, so
     that a package which does not exist leaves the environment as it was.
 options:

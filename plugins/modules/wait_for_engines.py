@@ -12,8 +12,7 @@ version_added: 0.1.0
 author: The ipyparallel.cluster authors (@ipyparallel)
 description:
   - Runs on the controller host. Remembers in C(<state_directory>/cluster.json) which engines the cluster should have,
-    and
-    waits until the hub has each of them registered exactly once and each answers, busy or not.
+    and waits until the hub has each of them registered exactly once and each answers, busy or not.
 options:
   state_directory:
     description: Directory on the controller host that holds the state of the cluster.
@@ -22,8 +21,7 @@ options:
   engines:
     description:
       - The engines of some hosts, as a dictionary of host to a dictionary of pool to count. They replace what is
-        remembered
-        of these hosts; other hosts keep theirs, and are not waited for.
+        remembered of these hosts; other hosts keep theirs, and are not waited for.
       - Without it, the remembered engines of all hosts are waited for.
     type: dict
   notebooks:

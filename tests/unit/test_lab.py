@@ -101,6 +101,11 @@ def test_host_keys_are_checked_against_the_lab_s_own(directory: str) -> None:
     assert shlex.split(known) == [f"{directory}/known_hosts".replace("%", "%%")]
 
 
+def test_labs_share_no_open_connections() -> None:
+    nodes = [inventory(directory)["lab_nodes"]["vars"] for directory in ("/srv/a", "/srv/b")]
+    assert nodes[0]["ansible_control_path_dir"] != nodes[1]["ansible_control_path_dir"]
+
+
 @pytest.mark.parametrize(("account", "scope"), [("ansible", None), ("plain", "user")])
 def test_an_account_without_sudo_is_of_scope_user(account: str, scope: str | None) -> None:
     values = inventory(account=account)["lab_nodes"]["vars"]

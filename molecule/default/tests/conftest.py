@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,28 @@ from remote import Operator
 
 FIGURES = kept.Figures()
 NODES = ["node1", "node2", "node3"]
+EVERY = [*NODES, "node4"]
+BASE = 10100
+NOTEBOOK = 8888
+
+SCAN = """
+import asyncio, json, sys
+address, *ports = sys.argv[1:]
+
+async def is_open(port):
+    try:
+        _reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port), 20)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    return True
+
+async def main():
+    found = await asyncio.gather(*(is_open(int(port)) for port in ports))
+    print(json.dumps([int(port) for port, yes in zip(ports, found) if yes]))
+
+asyncio.run(main())
+"""
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +97,23 @@ print(json.dumps(found))
     return found
 
 
-def journals(operator: Operator, *arguments: str) -> dict[str, list[dict[str, Any]]]:
-    """Return what is in the nodes' journals, all of it unless told otherwise."""
-    said = operator.shells(NODES, " ".join(["journalctl --all --output=json", *arguments]))
-    return {node: [json.loads(line) for line in text.splitlines()] for node, text in said.items()}
+def scan(operator: Operator, node: str, of: str, ports: list[int]) -> set[int]:
+    """Return which of the ports of an address are open to a node."""
+    return {*operator.python(node, SCAN, of, *map(str, ports), account="plain")}
+
+
+def connected(operator: Operator) -> str:
+    """Return what the operator's own client says, through the tunnel."""
+    code = "import ipyparallel as p; print(p.Client(profile='ipyparallel', timeout=20)[:].apply_sync(lambda: 6 * 7))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60, env=operator.environ()
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def more(lab: Lab) -> list[str]:
+    """Return the arguments that make the fourth host an engine host of the cluster."""
+    path = lab.directory / "more.yml"
+    path.write_text("ipyparallel_engines: {hosts: {node4: }}\n")
+    return ["--inventory", str(path)]

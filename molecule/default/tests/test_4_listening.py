@@ -5,34 +5,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+import subprocess
+import sys
 
 import pytest
-from conftest import NODES
-from lab import Lab
-from remote import DOCUMENTED, FIREWALL, HEALTH, METRICS, Operator
+from conftest import BASE, NODES, NOTEBOOK, SCAN, scan
+from lab import TREE, Lab
+from remote import DOCUMENTED, FIREWALL, Operator
 
-BASE = 10100
-NOTEBOOK = 8888
 SSH = {("0.0.0.0", 22), ("[::]", 22)}
-SCAN = """
-import asyncio, json, sys
-address, *ports = sys.argv[1:]
-
-async def is_open(port):
-    try:
-        _reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port), 20)
-    except ConnectionRefusedError:
-        return False
-    writer.close()
-    return True
-
-async def main():
-    found = await asyncio.gather(*(is_open(int(port)) for port in ports))
-    print(json.dumps([int(port) for port, yes in zip(ports, found) if yes]))
-
-asyncio.run(main())
-"""
 
 
 def listening(operator: Operator) -> dict[str, set[tuple[str, int]]]:
@@ -45,11 +27,16 @@ def listening(operator: Operator) -> dict[str, set[tuple[str, int]]]:
 
 def documented(address: str) -> dict[str, set[tuple[str, int]]]:
     """Return what docs/ports.md says, but for the ports that engines choose."""
-    public = {(address, BASE + number) for which in ("engine", "client") for number in DOCUMENTED[which]}
-    private = {("127.0.0.1", BASE + number) for number in DOCUMENTED["internal"]} | {("127.0.0.1", NOTEBOOK)}
-    if HEALTH:
-        private |= {("127.0.0.1", BASE + METRICS)}
-    return {"node1": public | private | SSH, "node2": SSH, "node3": SSH}
+    places = {"the controller's address": address, "127.0.0.1": "127.0.0.1"}
+    lines = [line for line in (TREE / "docs/ports.md").read_text().splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    found = {("127.0.0.1", NOTEBOOK)}
+    for ports, _what, where, *_who in rows:
+        numbers = [BASE + int(number) for number in re.findall(r"\+(\d+)", ports)]
+        if numbers and where:
+            found |= {(places[where], port) for port in range(numbers[0], numbers[-1] + 1)}
+    assert len(found) == 20
+    return {"node1": found | SSH, "node2": SSH, "node3": SSH}
 
 
 @pytest.mark.parametrize(("node", "engines"), [("node1", 1), ("node2", 2), ("node3", 2)])
@@ -69,13 +56,9 @@ def everything(operator: Operator) -> list[int]:
     return sorted(found | {*range(BASE, BASE + 20), NOTEBOOK})
 
 
-def scan(operator: Operator, of: str, ports: list[int], **options: Any) -> set[int]:
-    return {*operator.python("node4", SCAN, of, *map(str, ports), **options)}
-
-
 @pytest.mark.parametrize("node", NODES)
 def test_a_fourth_host_reaches_ssh_only(lab: Lab, operator: Operator, everything: list[int], node: str) -> None:
-    found = scan(operator, lab.known([node])[0].address, everything)
+    found = scan(operator, "node4", lab.known([node])[0].address, everything)
     expected = {22}
     if node == "node1" and not FIREWALL:
         # without the firewall, what listens on the address; the keys guard it
@@ -87,17 +70,9 @@ def test_the_operators_machine_reaches_ssh_only(
     lab: Lab, operator: Operator, address: str, everything: list[int]
 ) -> None:
     """It is beside the nodes, and in none of the cluster's groups."""
-    import subprocess
-    import sys
-
     done = subprocess.run(
         [sys.executable, "-c", SCAN, address, *map(str, everything)], capture_output=True, text=True, check=True
     )
     found = json.loads(done.stdout)
     assert 22 in found
     assert not FIREWALL or found == [22]
-
-
-def test_a_member_reaches_what_engines_need(operator: Operator, address: str) -> None:
-    ports = [BASE + number for number in DOCUMENTED["engine"]]
-    assert operator.python("node2", SCAN, address, *map(str, ports)) == ports

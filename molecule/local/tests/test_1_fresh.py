@@ -71,12 +71,14 @@ def test_status_as_json(account: Account) -> None:
     assert status["encryption"] == "curve"
     assert status["notebooks"]["localhost"]["url"] == f"{URL}/lab"
     assert status["controller"]["address"] == "127.0.0.1"
+    assert (status["health"]["state"], status["health"]["problems"]) == ("whole", [])
 
 
 def test_status_as_table(account: Account) -> None:
     said = account.ok("make status")
     assert f"engines       {ENGINES} of {ENGINES}" in said
     assert "queue         0 queued" in said
+    assert "health        whole since " in said
     assert f"{URL}/lab" in said
     assert re.search(r"ipyparallel 9\.2", said)
 
@@ -163,7 +165,7 @@ def test_kernels_have_the_cluster_without_an_argument(account: Account) -> None:
     assert int(said) == ENGINES
 
 
-@pytest.mark.parametrize("port", [*range(PORT_BASE, PORT_BASE + 18), NOTEBOOK_PORT])
+@pytest.mark.parametrize("port", [*range(PORT_BASE, PORT_BASE + 19), NOTEBOOK_PORT])
 def test_listens_on_the_documented_ports_on_loopback(host: Any, port: int) -> None:
     assert host.socket(f"tcp://127.0.0.1:{port}").is_listening
     assert not host.socket(f"tcp://0.0.0.0:{port}").is_listening

@@ -7,8 +7,10 @@ every service manager. Settings that are no secret are in ``ipcontroller.json`` 
 
 import ctypes
 import importlib.util
+import itertools
 import json
 import logging
+import math
 import os
 import pathlib
 import signal
@@ -18,6 +20,8 @@ from urllib.parse import unquote
 import zmq
 from ipyparallel import util
 from ipyparallel.controller import app
+from ipyparallel.controller.dictdb import DictDB
+from ipyparallel.controller.heartmonitor import HeartMonitor
 from ipyparallel.controller.hub import Hub
 from traitlets.config import Config
 
@@ -25,6 +29,12 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 POOLS = (9, 6, 3)  # ports for engines, for clients, internal ones; at broadcast_scheduler_depth 1
 EX_CONFIG = 78  # sysexits.h
 HANDSHAKE_MS = 5000
+# Milliseconds between two beats, where none are given: an engine is usable after about one and a half, so a short beat
+# is a short start, and each beat costs for each engine. docs/tuning.md has the figures (make bench BENCH=heartbeat).
+SHORTEST_BEAT = 500  # a shorter one gains tenths of a second, and wakes every engine as often
+BEAT_OF_AN_ENGINE = 2  # so the heartbeat takes about 2.5 % of a core at most, up to 1500 engines
+LONGEST_BEAT = 3000  # ipyparallel's own; ipengine_config.py relies on it
+GONE_AFTER = 30_000  # ipyparallel's own: how long an engine may miss all beats until it counts as gone
 
 
 def configure(c, state):
@@ -50,10 +60,43 @@ def configure(c, state):
     c.Session.key = identity["key"].encode()
     c.Session.packer = c.Session.unpacker = identity["packer"]
 
+    let_heartbeat_fit(c)
+
     # Engines, their ids and their variables survive a restart of the controller: with fixed keys, separate pools of
     # ports, and restore_engines without reuse_files.
     controller.restore_engines = True
     controller.reuse_files = False
+
+
+def beat_for(engines):
+    """Return the milliseconds between two beats for so many *engines*."""
+    return min(max(SHORTEST_BEAT, BEAT_OF_AN_ENGINE * engines), LONGEST_BEAT)
+
+
+def let_heartbeat_fit(c):
+    """Let the interval of the heartbeat follow the number of engines, unless one is given in *c*.
+
+    It follows while the controller runs, so a start is quick whatever it leads to, and no host that comes later is a
+    reason to restart anything. The time after which an engine counts as gone stays the same.
+    """
+    given = c.HeartMonitor.get("period")
+    misses_are_given = "max_heartmonitor_misses" in c.HeartMonitor
+    # this is also what the hub tells engines
+    c.HeartMonitor.period = given or SHORTEST_BEAT
+    c.HeartMonitor.setdefault("max_heartmonitor_misses", math.ceil(GONE_AFTER / c.HeartMonitor.period))
+    if given:
+        return
+    beat = HeartMonitor.beat
+
+    def fitting_beat(self):
+        beat(self)
+        period = beat_for(len(self.hearts))
+        if period != self.period:
+            self.period = self.caller.callback_time = period
+            if not misses_are_given:
+                self.max_heartmonitor_misses = math.ceil(GONE_AFTER / period)
+
+    HeartMonitor.beat = fitting_beat
 
 
 def is_gone(ident):
@@ -171,6 +214,26 @@ def let_peers_come_again():
     util.bind = bind_for_returning
 
 
+def forget_quickly_and_quietly():
+    """Let the database forget the oldest tasks without sorting all for each, and without a traceback for their results.
+
+    At ipyparallel's own limit of 1024 a map of 5000 tasks writes 19,000 lines; make bench BENCH=database counts.
+    """
+    update = DictDB.update_record
+
+    def cull_oldest(self, n=1):
+        for msg_id in list(itertools.islice(self._records, n)):  # they are in the order in which they came
+            self._culled_ids.add(msg_id)
+            self.drop_record(msg_id)
+
+    def update_record(self, msg_id, rec):
+        if msg_id not in self._culled_ids:
+            update(self, msg_id, rec)
+
+    DictDB._cull_oldest = cull_oldest
+    DictDB.update_record = update_record
+
+
 def let_heartbeat_be_quiet():
     """Give the heartbeat the level WARNING; its own is a line for each beat that an engine misses, until it is gone."""
     start = app.start_heartmonitor
@@ -190,6 +253,7 @@ try:
     let_hub_save_engines_in_place()
     let_peers_come_again()
     let_heartbeat_be_quiet()
+    forget_quickly_and_quietly()
 except BaseException:  # noqa: BLE001 - whatever it is
     # ipcontroller would go on with its defaults: other ports and no encryption
     traceback.print_exc()

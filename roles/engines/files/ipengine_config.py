@@ -10,11 +10,13 @@ import collections
 import functools
 import json
 import logging
+import math
 import os
 import pathlib
 import re
 import secrets
 import signal
+import threading
 import traceback
 
 from ipyparallel.engine import app
@@ -24,6 +26,11 @@ from traitlets.config import Config
 EX_CONFIG = 78  # sysexits.h
 MOST_ANSWERS = 16
 MOST_BYTES = 1024 * 1024  # of an answer
+LONGEST_BEAT = 3000  # of ipcontroller_config.py, in milliseconds
+# How long an engine waits for a controller that has gone, in milliseconds. Longer than the controller waits for an
+# engine, so that none leaves a controller that counts on it; and an end, since an engine that the controller has given
+# up never registers again, while another in its place does.
+GIVE_UP_AFTER = 50_000
 
 
 def quote(text):
@@ -44,13 +51,45 @@ def let_nanny_be_quiet():
     app.start_nanny = functools.partial(app.start_nanny, log_level=logging.WARNING)
 
 
+def let_heartbeat_fit(c):
+    """Look for the controller's beat no more often than its longest interval, which it may change to at any time.
+
+    A look between two beats would be a line in the log.
+    """
+    misses_are_given = "max_heartbeat_misses" in c.IPEngine
+    start = app.IPEngine.start_heartbeat
+
+    def start_heartbeat(self, hb_ping, hb_pong, hb_period, identity):
+        period = max(hb_period, LONGEST_BEAT)
+        if not misses_are_given:
+            self.max_heartbeat_misses = math.ceil(GIVE_UP_AFTER / (period + 500))  # it looks 500 ms later
+        start(self, hb_ping, hb_pong, period, identity)
+
+    app.IPEngine.start_heartbeat = start_heartbeat
+
+
 def let_forks_end():
     """Let what user code forks end when it is told to, as the workers of multiprocessing's pools are.
 
     They would have the engine's own handler, which leaves the rest to a loop that does not run in a fork: a worker that
     is told to end a moment before it does by itself would stay, and its pool, hence the engine, waits for it for ever.
+
+    Python forgets in a fork which signals have come since then, so one that comes before the fork has begun is held
+    back until it has the handler that ends it.
     """
-    os.register_at_fork(after_in_child=functools.partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))
+    held = threading.local()
+
+    def hold():
+        held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    def release():
+        signal.pthread_sigmask(signal.SIG_SETMASK, held.mask)
+
+    def begin():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        release()
+
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=begin)
 
 
 def let_tasks_be_done_once():
@@ -74,6 +113,7 @@ def let_tasks_be_done_once():
 
 try:
     configure(get_config())  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
+    let_heartbeat_fit(get_config())  # noqa: F821 - pylint: disable=undefined-variable
     let_nanny_be_quiet()
     let_forks_end()
     let_tasks_be_done_once()

@@ -21,13 +21,15 @@ def run_action():
         task.args = arguments
         task.check_mode = check
         loader = DataLoader()
-        connection = types.SimpleNamespace(_shell=types.SimpleNamespace(tmpdir="/nowhere"))
+        # its context is another than that of the action
+        connection = types.SimpleNamespace(_shell=types.SimpleNamespace(tmpdir="/nowhere"), _play_context=PlayContext())
         plugin = action(task, connection, PlayContext(), loader, Templar(loader=loader, variables=variables or {}))
 
         def no_connection(**_arguments):
             raise AssertionError("nothing is to be sent to a host")
 
         plugin._execute_module = execute_module or no_connection
+        run.plugin = plugin
         return plugin.run(task_vars=variables or {})
 
     return run

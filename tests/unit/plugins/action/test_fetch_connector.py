@@ -60,6 +60,8 @@ def fetch(run_action, run_module, tmp_path, warnings):
         def execute_module(module_name, module_args, task_vars):
             assert module_name == "ipyparallel.cluster.connector_info"
             asked.append(module_args)
+            plugin = run_action.plugin
+            _fetch.censored = [context.no_log for context in (plugin._play_context, plugin._connection._play_context)]
             given = {name: value for name, value in module_args.items() if value is not None}
             return dict(run_module(connector_info, check=check, **given))
 
@@ -127,6 +129,13 @@ def test_keys_are_in_no_result(fetch, state):
     outputs.append(json.dumps(fetch()))
     for secret in ("0" * 64, "1" * 64, "p" * 40, "q" * 40, "s" * 40):
         assert [output for output in outputs if secret in output] == []
+
+
+def test_the_connection_does_not_show_the_answer_which_holds_the_keys(fetch, state, run_action):
+    fetch()
+    assert fetch.censored == [True, True]
+    plugin = run_action.plugin
+    assert [context.no_log for context in (plugin._play_context, plugin._connection._play_context)] == [False, False]
 
 
 def test_the_directory_is_ipythons_own_unless_one_is_given(fetch, state, tmp_path, monkeypatch):

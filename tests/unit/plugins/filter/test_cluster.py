@@ -76,8 +76,9 @@ def test_requirements_that_cannot_be_read_name_variable_and_file(tmp_path):
 # ---- what hosts told
 
 
-def told(pools=(), notebook=None, password=None):
-    values = {filters.PREFLIGHT: {"pools": list(pools), "notebook": notebook or {}}}
+def told(pools=(), notebook=None, password=None, roles=("engines", "notebook")):
+    preflight = {"pools": list(pools), "notebook": notebook or {}}
+    values = {filters.PREFLIGHT: preflight, "ipyparallel_host_roles": list(roles)}
     return {**values, **({filters.PASSWORD: password} if password else {})}
 
 
@@ -87,8 +88,9 @@ def test_counts_of_engines_are_those_of_preflight():
         "node2": told(),
         "node3": {},
         "node4": told([{"name": "default", "count": 9}]),
+        "node5": told(roles=["controller", "notebook"]),
     }
-    counts = filters.engine_counts(hostvars, ["node1", "node2", "node3"])
+    counts = filters.engine_counts(hostvars, ["node1", "node2", "node3", "node5"])
     assert counts == {"node1": {"default": 1, "big": 0}, "node2": {}}
 
 
@@ -125,14 +127,14 @@ def test_the_variables_that_filters_read_are_registered(variable):
 
 
 PREFLIGHT = "__ipyparallel_common_host"
-PATHS = "__ipyparallel_common_paths"
 
 
 @pytest.mark.parametrize(
     ("values", "address"),
     [
-        ({"ipyparallel_address": "10.0.0.1", PATHS: {"address": "10.0.0.2"}}, "10.0.0.1"),
-        ({PATHS: {"address": "10.0.0.2"}, PREFLIGHT: {"address": "10.0.0.3"}}, "10.0.0.2"),
+        ({"ipyparallel_address": "10.0.0.1", PREFLIGHT: {"address": "10.0.0.2"}}, "10.0.0.1"),
+        # the paths of a host are no place for addresses
+        ({"__ipyparallel_common_paths": {"address": "10.0.0.2"}}, ""),
         ({PREFLIGHT: {"address": "10.0.0.3"}, "ansible_facts": {"default_ipv4": {"address": "10.0.0.4"}}}, "10.0.0.3"),
         ({"ansible_facts": {"default_ipv4": {"address": "10.0.0.4"}}}, "10.0.0.4"),
         ({PREFLIGHT: {}, "ansible_facts": {"default_ipv4": {}}, "ansible_host": "10.0.0.5"}, ""),
@@ -154,7 +156,7 @@ def test_firewall_hosts(address, port):
             "ipyparallel_host_roles": ["notebook"],
             PREFLIGHT: {"notebook": {"address": address, "port": 8888}},
         },
-        "node2": {PATHS: {"address": "10.0.0.2"}},
+        "node2": {PREFLIGHT: {"address": "10.0.0.2"}},
         "node3": {},
         "node4": {"ipyparallel_address": "10.0.0.4"},
     }
@@ -162,3 +164,17 @@ def test_firewall_hosts(address, port):
         "node1": {"address": "10.0.0.1", "roles": ["notebook"], "notebook_port": port},
         "node2": {"address": "10.0.0.2", "roles": [], "notebook_port": None},
     }
+
+
+# ---- preflights
+
+
+def test_the_preflights_of_a_run_are_those_of_its_hosts():
+    hostvars = {
+        "node1": {filters.PREFLIGHT: {"machine": "a"}},
+        "node2": {filters.PREFLIGHT: {"failed": True, "msg": "no room"}},
+        "unreachable": {},
+        "elsewhere": {filters.PREFLIGHT: {"machine": "b"}},
+    }
+    found = filters.preflights(hostvars, ["node1", "node2", "unreachable"])
+    assert found == {"node1": {"machine": "a"}, "node2": {"failed": True, "msg": "no room"}}

@@ -200,6 +200,21 @@ def test_root_is_the_account_for_a_while(account, further_group, common_path):
     assert who() == before
 
 
+@pytest.mark.parametrize("step", ["setegid", "seteuid"])
+def test_root_is_root_again_when_a_step_fails(account, further_group, monkeypatch, step):
+    before, do = who(), getattr(os, step)
+
+    def refuse(number):
+        if number:
+            raise PermissionError(step)
+        do(number)
+
+    monkeypatch.setattr(os, step, refuse)
+    with pytest.raises(PermissionError, match=step), files.acting_as(account.pw_uid, account.pw_gid):
+        pytest.fail("it is not the account")
+    assert who() == before
+
+
 def test_root_stays_root_for_what_is_roots(account):
     before = who()
     with files.acting_as(0, 0):
@@ -260,6 +275,22 @@ def test_a_link_in_the_place_of_a_file_is_replaced(account, owned):
     assert owner_of(owned / "roots" / "file") == (0, 0)
     assert (owned / "theirs" / "file").read_text() == NEW
     assert not (owned / "theirs" / "file").is_symlink()
+
+
+def test_a_link_shows_root_no_more_than_the_account(account, owned):
+    (owned / "roots" / "secret").write_text(OLD)
+    (owned / "roots" / "secret").chmod(0o600)
+    (owned / "roots" / "open").write_text(NEW)
+    for name in ("secret", "open"):
+        (owned / "theirs" / name).symlink_to(owned / "roots" / name)
+    ownership = files.Ownership(account.pw_name)
+    assert files.read_text(str(owned / "theirs" / "open"), ownership) == NEW
+    assert files.read_text(str(owned / "theirs" / "none"), ownership) is None
+    assert files.read_text(str(owned / "none" / "none"), ownership) is None
+    with pytest.raises(PermissionError):
+        files.read_text(str(owned / "theirs" / "secret"), ownership)
+    # where the account decides nothing, root reads as ever
+    assert files.read_text(str(owned / "roots" / "secret"), ownership) == OLD
 
 
 @pytest.mark.parametrize("below", ["link", "link/below", "sub/../link"])

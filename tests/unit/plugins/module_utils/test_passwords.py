@@ -285,3 +285,24 @@ def test_no_secret_is_in_what_a_plan_shows(paths, hasher):
     shown = f"{plan.diff} {plan.warnings}"
     for path in (paths.hash, paths.password, paths.token):
         assert content(path).strip() not in shown
+
+
+# ---- the account's own links
+
+
+@pytest.mark.parametrize("which", ["hash", "password", "token"])
+def test_a_link_of_the_accounts_leads_root_to_nothing(account, common_path, hasher, which):
+    (common_path / "secret").write_text("a secret of root's")
+    (common_path / "secret").chmod(0o600)
+    paths = passwords.Paths(str(common_path / "notebook"))
+    ownership = Ownership(account.pw_name)
+    passwords.apply(passwords.make_plan(paths, None, hasher, ownership), paths, ownership)
+    path = getattr(paths, which)
+    os.unlink(path)
+    os.symlink(common_path / "secret", path)
+    with pytest.raises(PermissionError, match=path):
+        passwords.make_plan(paths, None, hasher, ownership)
+    os.unlink(path)
+    # and the first time, when its directory is not there
+    os.rename(paths.directory, common_path / "elsewhere")
+    assert passwords.make_plan(paths, None, hasher, ownership).make_directory

@@ -239,6 +239,14 @@ def test_the_address_is_one_of_this_host():
             preflight.default_address()
 
 
+def test_the_controller_listens_at_an_address_of_its_host():
+    preflight.check_address("127.0.0.1")
+    with pytest.raises(PreflightError) as caught:
+        preflight.check_address("198.51.100.1")
+    for part in ("198.51.100.1 is not an address of", os.uname().nodename, "set ipyparallel_address"):
+        assert part in str(caught.value)
+
+
 # ---- ports that are in use
 
 

@@ -539,6 +539,7 @@ def test_the_unit_of_a_single_process(manager, single, unit):
 def test_what_is_laid_down_reads_back_and_leaves_nothing(request, which):
     found = request.getfixturevalue(which)
     assert found.defined() == []
+    assert [found.laid_down(name) for name in ("controller", "engines-default")] == [{}, {}]
     wanted = definition(instances=("0", "1", "2"), environment={"A": 'x\\" IPYPARALLEL_PROCESS=b'})
     lay_down(found, SINGLE, wanted)
     assert found.defined() == ["controller", "engines-default"]
@@ -738,6 +739,16 @@ def test_what_systemctl_is_told(request, which, fake, name, plan, state, enabled
     assert not found.enabled(name, "stopped" if state == "started" else "started")
 
 
+def test_slices_end_with_what_was_in_them(manager, fake):
+    lay_down(manager, SINGLE)
+    manager.release()
+    assert fake.calls() == []
+    for path in manager.paths(SINGLE.name):
+        Path(path).unlink(missing_ok=True)
+    manager.release()
+    assert fake.calls()[-1] == "systemctl stop ipyparallel.slice"
+
+
 def test_the_manager_of_an_account_is_found_without_a_login(of_account, fake, monkeypatch):
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     of_account.units("controller")
@@ -828,6 +839,9 @@ def test_the_module_changes_once_and_says_so_before(manager, fake, module, pytho
         f"systemctl stop {POOL}@0.service {POOL}@1.service",
         "systemctl daemon-reload",
         f"systemctl stop '{POOL}.targe[t]'",
+        "systemctl stop ipyparallel-alpha.slice",
+        "systemctl list-units --plain --no-legend 'ipyparallel-*.slice'",
+        "systemctl stop ipyparallel.slice",
     ]
     fake.says()
     assert [path for path in Path(manager.unit_directory).rglob("*") if not path.is_dir()] == []

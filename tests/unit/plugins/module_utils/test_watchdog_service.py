@@ -71,6 +71,10 @@ class World:
     # the client is its hub
     _engines = property(lambda self: {number: who for who, number in self.engines.items()})
 
+    def __len__(self):
+        # as a client's: one without engines is false
+        return len(self.engines)
+
     def close(self, linger=None):
         self.clients -= 1
 
@@ -126,6 +130,13 @@ def settings(tmp_path):
 @pytest.fixture
 def world(settings, monkeypatch):
     return World(settings, monkeypatch)
+
+
+def test_without_an_engine_one_client_is_enough(world):
+    world.run(60)
+    assert world.clients == 1
+    assert [text for text in world.said if text == "connected to the hub"] == ["connected to the hub"]
+    assert world.watchdog.status()["problems"]
 
 
 def test_a_whole_cluster_is_left_alone_and_not_written_of(world):

@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import grp
+import json
 import os
 import platform
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.ipyparallel.cluster.plugins.module_utils import environment
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import environment, machine
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import Identity, identity_text
 from ansible_collections.ipyparallel.cluster.plugins.modules import preflight
 
@@ -147,8 +150,49 @@ def test_the_interpreter_needs_its_venv_module_or_a_uv(host, monkeypatch):
 def test_the_address_of_the_host(host, monkeypatch):
     monkeypatch.setattr(preflight, "default_address", lambda: "192.0.2.7")
     assert host()["address"] == "127.0.0.1"
-    assert host(default_address=None)["address"] == "192.0.2.7"
-    assert host(address="192.0.2.8")["address"] == "192.0.2.8"
+    assert host(["engines"], default_address=None)["address"] == "192.0.2.7"
+    assert host(["engines"], address="192.0.2.8")["address"] == "192.0.2.8"
+
+
+@pytest.mark.parametrize("roles", [["controller", "engines"], ["engines"]])
+def test_what_is_compared_with_other_hosts(host, tmp_path, python, monkeypatch, roles):
+    monkeypatch.setattr(preflight, "default_address", lambda: "192.0.2.7")
+    before = time.time()
+    result = host(roles)
+    assert before <= result["time"] <= time.time()
+    assert result["architecture"] == platform.machine()
+    assert result["machine"] == machine.machine_digest(machine.signs())
+    assert result["outward_address"] == "192.0.2.7"
+    leads = "controller" in roles
+    assert result["controller"] == ({"address": "127.0.0.1", "port_base": 24100} if leads else {})
+    assert (result["software"], result["versions"], result["known_as"]) == (False, {}, [])
+
+    (tmp_path / "prefix" / CLUSTER / "current").mkdir(parents=True)
+    record = tmp_path / "prefix" / CLUSTER / "current" / environment.RECORD
+    record.write_text(json.dumps({"versions": {"python": "3.11.2"}}))
+    marks = {"IPYPARALLEL_PROCESS": "engines-default"}
+    for name in ("node1", "node1_alias"):
+        python(environment=marks | {"IPYPARALLEL_CLUSTER": CLUSTER, "IPYPARALLEL_HOST": name})
+    python(environment=marks | {"IPYPARALLEL_CLUSTER": "other", "IPYPARALLEL_HOST": "others"})
+    result = host(roles)
+    assert result["software"]
+    assert result["versions"] == ({"python": "3.11.2"} if leads else {})
+    assert result["known_as"] == ["node1", "node1_alias"]
+
+
+def test_without_a_route_there_is_no_outward_address(host, monkeypatch):
+    def no_route():
+        raise preflight.PreflightError("no default route")
+
+    monkeypatch.setattr(preflight, "default_address", no_route)
+    assert host()["outward_address"] == ""
+    assert "no default route" in host(default_address=None)["msg"]
+
+
+def test_a_controller_listens_at_its_own_address(host):
+    result = host(address="198.51.100.1")
+    assert "198.51.100.1 is not an address of" in result["msg"]
+    assert not host(["engines"], address="198.51.100.1").get("failed")
 
 
 def test_the_account_of_the_cluster(host, tmp_path, monkeypatch):
@@ -164,6 +208,14 @@ def test_the_account_of_the_cluster(host, tmp_path, monkeypatch):
     result = host(account="root")
     assert result["failed"]
     assert "not run as root" in result["msg"]
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_group_that_is_given_has_to_be_there(host, check):
+    assert not host(check=check, group=grp.getgrgid(0).gr_name).get("failed")
+    result = host(check=check, group="no-such-group")
+    for part in ("'no-such-group'", os.uname().nodename, "set ipyparallel_group"):
+        assert part in result["msg"]
 
 
 @pytest.mark.parametrize("manager", ["systemd", "systemd_user"])

@@ -461,6 +461,32 @@ def test_secrets_are_in_no_output(started):
     assert [output.text for output in outputs if SECRET in output.text] == []
 
 
+def test_secrets_are_in_no_log_of_the_host(host, monkeypatch):
+    """Of several lines, as connectors are: Ansible's own finds such a one in nothing that it logs."""
+    logged = []
+    monkeypatch.setattr(process.AnsibleModule, "log", lambda _self, msg, **_arguments: logged.append(msg))
+    files = [{"path": f"{host.directory}/config/x.pem", "secret": f'{{\n  "key": "{SECRET}"\n}}\n'}]
+    host.engines(check=True, files=files)
+    assert logged
+    assert [text for text in logged if SECRET in str(text)] == []
+
+
+@pytest.mark.parametrize("which", ["files", "watch"])
+def test_a_link_of_the_accounts_shows_root_nothing(host, account, common_path, which):
+    """The account puts a link to a secret of root's where root looks for a file of the account's."""
+    (common_path / "secret").write_text(SECRET)
+    (common_path / "secret").chmod(0o600)
+    (common_path / "theirs").mkdir()
+    (common_path / "theirs" / "file").symlink_to(common_path / "secret")
+    os.chown(common_path / "theirs", account.pw_uid, account.pw_gid)
+    path = f"{common_path}/theirs/file"
+    given = {"files": [{"path": path, "content": ""}], "watch": [path]}[which]
+    result = host.engines(account=account.pw_name, diff=True, check=True, **{which: given})
+    assert result.status
+    assert path in result["msg"]
+    assert SECRET not in result.text
+
+
 def test_the_diff_shows_what_changes(started):
     files = [{"path": f"{started.directory}/config/x.json", "content": "{}"}]
     diff = started.engines(files=files, diff=True, check=True)["diff"]
