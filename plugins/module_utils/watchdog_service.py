@@ -16,9 +16,10 @@ import http.server
 import json
 import os
 import resource
+import select
 import shutil
+import signal
 import ssl
-import tempfile
 import threading
 import time
 import typing as t
@@ -29,7 +30,6 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import r
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine, expected_engines
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import (
     PREFIX,
-    end_processes,
     process_environ,
     running_processes,
 )
@@ -112,6 +112,12 @@ def children_of(pid: int) -> list[int]:
 def open_files(pid: int) -> tuple[int, int]:
     """Return how many files process *pid* has open, and how many it may have."""
     return len(os.listdir(f"/proc/{pid}/fd")), resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
+
+
+def end_at_once(pid: int) -> None:
+    """Kill process *pid*."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 @dataclasses.dataclass
@@ -232,7 +238,8 @@ class Watchdog:
         while True:
             started = self.clock()
             self.tick()
-            time.sleep(max(0.05, TICK - (self.clock() - started)))
+            # not time.sleep, which fails where the clock is faked for this process alone
+            select.select([], [], [], max(0.05, TICK - (self.clock() - started)))
 
     def tick(self) -> None:
         """Look at everything once, and do what follows from it."""
@@ -364,7 +371,7 @@ class Watchdog:
         text = f"the controller runs out of file descriptors: {shorten(many)}: raise its limit" if many else ""
         self._condition("files", self.conditions.get("files", text) if text else "")
         full = []
-        for path in {self.settings.state, tempfile.gettempdir()}:
+        for path in {self.settings.state, os.environ.get("TMPDIR", "/tmp")}:  # noqa: S108 - nothing is written there
             with contextlib.suppress(OSError):
                 if shutil.disk_usage(path).free < LITTLE_SPACE:
                     full.append(path)
@@ -587,8 +594,8 @@ class Watchdog:
             ghost.told += 1
             ghost.first_told = ghost.first_told or now
             # at last the hard way: what it holds is lost to the cluster anyhow
-            signal = (None, "SIGTERM", "SIGKILL")[min(action.step // 2, 2)]
-            hub.tell_to_end(self.client, action.ident, signal)
+            name = (None, "SIGTERM", "SIGKILL")[min(action.step // 2, 2)]
+            hub.tell_to_end(self.client, action.ident, name)
             again = "again " if action.step else ""
             self._repaired("ghost", f"told the ghost of {name_of(action.ident)} {again}to end: {action.why}")
         stubborn = [name_of(d.ident) for d in kept if d.told == len(GHOST_STEPS) and d.ident in self.ghost_questions]
@@ -802,8 +809,8 @@ class Watchdog:
             self.ends = [*self.ends[-20:], now]
             self._repaired("controller", f"ended the controller (process {action.number}): {action.why}")
             self._disconnect()
-            # a stopped process does not hear that it is to end
-            end_processes([action.number], seconds=0.2 if "main process" in self.stopped else 3.0)
+            # told to end, it would drop its tasks; and a stopped process does not hear it
+            end_at_once(action.number)
 
     # ---- answers
 

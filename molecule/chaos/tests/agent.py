@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 import sys
 import threading
 import time
@@ -62,7 +63,19 @@ def long_work(seconds: float) -> list[Any]:
     return [os.uname().nodename, os.getpid()]
 
 
-for function in (work, look, children, long_work):
+def wedge() -> None:
+    """From now on, load-balanced work that comes to this engine vanishes; direct work is done."""
+    from IPython import get_ipython
+
+    kernel = get_ipython().kernel
+    scheduler = kernel._shell_parent_ident.get()[0]
+    should_handle = kernel.should_handle
+    kernel.should_handle = lambda stream, message, idents: (
+        idents[0] != scheduler and should_handle(stream, message, idents)
+    )
+
+
+for function in (work, look, children, long_work, wedge):
     function.__module__ = "__main__"
 
 
@@ -132,6 +145,7 @@ class Load:
             "results": self.results,
             "errors": dict(self.errors),
             "open": sorted(self.open),
+            "open_messages": [ident for number in sorted(self.open) for ident in self.open[number].msg_ids],
             "idle": time.monotonic() - self.last,
         }
 
@@ -228,11 +242,20 @@ class Agent:
     def do_children(self, target: int, count: int) -> Any:
         return self.old[target].apply_async(children, count).get(timeout=10)
 
+    def do_wedge(self, target: int) -> None:
+        self.old.load_balanced_view([target]).apply_async(wedge).get(timeout=10)
+
     def do_begin_long(self, target: int, seconds: float) -> None:
         self.kept["long"] = self.old[target].apply_async(long_work, seconds)
 
     def do_end_long(self, limit: float) -> Any:
         return self.kept["long"].get(timeout=limit)
+
+    def do_limit_files(self, pid: int, most: int) -> int:
+        """Let a process of this account have so many open files; return how many it might have before."""
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, hard))
+        return soft
 
     def do_metrics(self, port: int, path: str) -> str:
         import urllib.request

@@ -28,8 +28,14 @@ def fault(cluster: Cluster) -> Callable[[str], AbstractContextManager[Fault]]:
 
     @contextmanager
     def begin(name: str) -> Iterator[Fault]:
-        with REPORT.fault(name) as row:
-            yield Fault(cluster, row, cluster.push())
+        try:
+            with REPORT.fault(name) as row:
+                yield Fault(cluster, row, cluster.push())
+        except BaseException:
+            # what it has left would break the next test, too
+            cluster.mend()
+            raise
+        finally:
             REPORT.write(PROJECT / "build/chaos.json")
 
     return begin

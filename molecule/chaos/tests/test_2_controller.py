@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from cluster import CHILDREN, Cluster, Fault, wait_until
+from cluster import CHILDREN, Cluster, Fault, place, wait_until
 
 Begin = Callable[[str], AbstractContextManager[Fault]]
 
@@ -37,9 +37,8 @@ def test_one_process_of_the_controller_killed(cluster: Cluster, fault: Begin, nu
         if restarted:
             it.say(f"engines started again: {restarted}")
         assert all(after[where][1] == it.before[where][1] for where in after if where not in restarted)
-        # what a scheduler that is killed had in its hands is lost with it, and nothing else
         it.say(f"{under_way} tasks were under way")
-        it.hold(15, may_lose=under_way)
+        it.hold(15)
 
 
 def test_one_child_of_the_controller_stopped(cluster: Cluster, fault: Begin) -> None:
@@ -52,3 +51,18 @@ def test_one_child_of_the_controller_stopped(cluster: Cluster, fault: Begin) -> 
         it.whole(30)
         it.count()
         it.hold(30)
+
+
+def test_an_engine_wedged_for_load_balanced_work(cluster: Cluster, fault: Begin) -> None:
+    """It answers, and does direct work; only a task of its own for each engine finds it."""
+    with fault("engine wedged for load-balanced work") as it:
+        before = cluster.status()["repairs"].get("wedged", 0)
+        victim = place(cluster.idents()[number := cluster.on("node3")[0]])
+        cluster.agent("wedge", target=number)
+        it.restart_clock()
+        it.detected(lambda: cluster.status()["repairs"].get("wedged", 0) > before, 90, "the watchdog ends the engine")
+        after = it.whole(90)
+        it.count()
+        it.say([event["text"] for event in cluster.status()["events"] if "no load-balanced" in event["text"]][-1])
+        assert {where for where in after if after[where] != it.before[where]} == {victim}
+        it.hold(90)

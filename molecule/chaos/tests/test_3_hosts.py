@@ -22,7 +22,7 @@ def test_power_loss_and_return(cluster: Cluster, fault: Begin) -> None:
         cluster.look_at_nodes()
         it.restart_clock()
         it.whole(15)
-        it.count(10)
+        it.count()
         it.hold(15)
 
 
@@ -52,7 +52,7 @@ def test_partition_and_freeze_while_an_engine_is_busy(cluster: Cluster, fault: B
         cut.say("an engine that was busy for 60 s was left alone")
         after = cut.whole(15)
         assert after[place(cluster.idents()[busy])][0] == pid
-        cut.count(10)
+        cut.count()
         kept = [where for where in EXPECTED if where[0] == "node2" and after[where] == frozen.before[where]]
         frozen.row["variables_kept"] = f"{len(kept)} of 3 on it"
         frozen.row["tasks_lost"], frozen.row["tasks_doubled"] = cut.row["tasks_lost"], cut.row["tasks_doubled"]

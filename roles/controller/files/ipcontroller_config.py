@@ -6,6 +6,7 @@ every service manager. Settings that are no secret are in ``ipcontroller.json`` 
 """
 
 import ctypes
+import importlib.util
 import itertools
 import json
 import logging
@@ -16,16 +17,18 @@ import signal
 import traceback
 from urllib.parse import unquote
 
+import zmq
+from ipyparallel import util
 from ipyparallel.controller import app
 from ipyparallel.controller.dictdb import DictDB
 from ipyparallel.controller.heartmonitor import HeartMonitor
-from ipyparallel.controller.task_scheduler import TaskScheduler
+from ipyparallel.controller.hub import Hub
 from traitlets.config import Config
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 POOLS = (9, 6, 3)  # ports for engines, for clients, internal ones; at broadcast_scheduler_depth 1
 EX_CONFIG = 78  # sysexits.h
-RECONNECT_SECONDS = 1.0  # ten times the interval at which libzmq reconnects
+HANDSHAKE_MS = 5000
 # Milliseconds between two beats, where none are given: an engine is usable after about one and a half, so a short beat
 # is a short start, and each beat costs for each engine. docs/tuning.md has the figures (make bench BENCH=heartbeat).
 SHORTEST_BEAT = 500  # a shorter one gains tenths of a second, and wakes every engine as often
@@ -108,6 +111,28 @@ def is_gone(ident):
     return f"IPYPARALLEL_CLUSTER={os.environ['IPYPARALLEL_CLUSTER']}".encode() not in environ  # another has its number
 
 
+def write_in_place(path, text):
+    """Write a small file so that a full disk does not matter, nor the end of this process: nothing is ever cut off."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb", buffering=0) as stream:
+        data = text.encode().ljust(os.fstat(stream.fileno()).st_size)
+        os.posix_fallocate(stream.fileno(), 0, len(data))
+        stream.write(data)
+
+
+def let_hub_save_engines_in_place():
+    """Let the hub write which engines there are as above, and go on where it cannot."""
+
+    def save(hub):
+        engines = {number: engine.uuid for number, engine in hub.engines.items()}
+        if hub.engine_state_file:
+            try:
+                write_in_place(hub.engine_state_file, json.dumps({"engines": engines, "next_id": hub._idcounter}))
+            except OSError as error:
+                hub.log.warning("cannot write %s: %s", hub.engine_state_file, error.strerror)
+
+    Hub._save_engine_state = save
+
+
 def drop_stale_engines(state):
     """Forget those of the saved engines that cannot come back; they would stay as ids on which every task hangs.
 
@@ -120,22 +145,24 @@ def drop_stale_engines(state):
     log.mkdir(parents=True, exist_ok=True)
     try:
         known = json.loads(saved.read_text())
-        if mark.read_text() != fingerprint:
+        if mark.read_text().strip() != fingerprint:
             raise ValueError("another identity")
         alive = {number: ident for number, ident in known["engines"].items() if not is_gone(ident)}
         # the hub writes 0 while it restores; after another restart new engines would get ids of those that are there
         following = max([known["next_id"], *(int(number) + 1 for number in known["engines"])])
-        saved.write_text(json.dumps({"engines": alive, "next_id": following}))
+        write_in_place(saved, json.dumps({"engines": alive, "next_id": following}))
     except (OSError, ValueError, KeyError, AttributeError):
         saved.unlink(missing_ok=True)
-        mark.write_text(fingerprint)
+        (log / "tasks").unlink(missing_ok=True)
+        write_in_place(mark, fingerprint)
 
 
-def live_and_die_as_one():
+def live_and_die_as_one(tasks):
     """Let the children end with the main process, and the main process with any of them.
 
     The children of a killed controller would live on and hold its ports, and a controller without one of its children
-    looks alive and is not. The service manager starts it again.
+    looks alive and is not. The service manager starts it again. Unless it was told to stop, it goes on with the *tasks*
+    in that file (``task_scheduler.py``).
     """
     main = os.getpid()
     libc = ctypes.CDLL(None, use_errno=True)
@@ -151,7 +178,9 @@ def live_and_die_as_one():
             return
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM:
-            os._exit(0)  # ipcontroller has been told to stop, and tells its children
+            # ipcontroller has been told to stop, and tells its children
+            tasks.unlink(missing_ok=True)
+            os._exit(0)
         if pid:
             os.write(2, f"[ipcontroller] child {pid} ended with status {status}: the controller ends\n".encode())
             os._exit(1)
@@ -160,29 +189,29 @@ def live_and_die_as_one():
     signal.signal(signal.SIGCHLD, end_with_child)
 
 
-def let_engines_reconnect():
-    """Give restored engines load-balanced work only when they have had time to reconnect.
+def keep_tasks():
+    """Let load-balanced tasks survive, and give them to engines that are connected only."""
+    name = "task_scheduler"
+    spec = importlib.util.spec_from_file_location(name, pathlib.Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    app.TaskScheduler = module.KeepingTaskScheduler
 
-    The scheduler takes restored engines for ready at once. What it sends before an engine is connected again is dropped
-    without a word and counts as outstanding for ever, so that with a high-water mark of 1 the engine never gets a task
-    again. So the scheduler asks the hub once more, a moment later, and believes that answer.
+
+def let_peers_come_again():
+    """Let an engine that connects again be heard at once.
+
+    libzmq ignores it while its connection before is there still, and gives a handshake that hangs 30 s.
     """
-    first_reply = TaskScheduler.dispatch_query_reply
-    register = TaskScheduler._register_engine
+    bind = util.bind
 
-    def register_once(self, uid):
-        if uid not in self.targets:  # a notification may have come first
-            register(self, uid)
+    def bind_for_returning(socket, *arguments, **options):
+        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        if getattr(socket, "socket", socket).type == zmq.ROUTER:
+            socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        return bind(socket, *arguments, **options)
 
-    def dispatch_query_reply(self, _msg):
-        def ask_again():
-            self.query_stream.on_recv(lambda reply: first_reply(self, reply))
-            self.session.send(self.query_stream, "connection_request", {})
-
-        self.loop.call_later(RECONNECT_SECONDS, ask_again)
-
-    TaskScheduler._register_engine = register_once
-    TaskScheduler.dispatch_query_reply = dispatch_query_reply
+    util.bind = bind_for_returning
 
 
 def forget_quickly_and_quietly():
@@ -216,10 +245,13 @@ def let_heartbeat_be_quiet():
 
 
 try:
-    configure(get_config(), pathlib.Path(os.environ["IPYPARALLEL_STATE"]))  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
-    drop_stale_engines(pathlib.Path(os.environ["IPYPARALLEL_STATE"]))
-    live_and_die_as_one()
-    let_engines_reconnect()
+    STATE = pathlib.Path(os.environ["IPYPARALLEL_STATE"])
+    configure(get_config(), STATE)  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
+    drop_stale_engines(STATE)
+    live_and_die_as_one(STATE / "controller" / "log" / "tasks")
+    keep_tasks()
+    let_hub_save_engines_in_place()
+    let_peers_come_again()
     let_heartbeat_be_quiet()
     forget_quickly_and_quietly()
 except BaseException:  # noqa: BLE001 - whatever it is

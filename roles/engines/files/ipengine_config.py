@@ -6,6 +6,7 @@ hub knows the place and the process of each engine, and need not ask a busy one.
 code of it, so all but letters, digits and hyphens is written as ``_`` and two hexadecimal digits.
 """
 
+import collections
 import functools
 import json
 import logging
@@ -19,9 +20,12 @@ import threading
 import traceback
 
 from ipyparallel.engine import app
+from ipyparallel.engine.kernel import IPythonParallelKernel
 from traitlets.config import Config
 
 EX_CONFIG = 78  # sysexits.h
+MOST_ANSWERS = 16
+MOST_BYTES = 1024 * 1024  # of an answer
 LONGEST_BEAT = 3000  # of ipcontroller_config.py, in milliseconds
 # How long an engine waits for a controller that has gone, in milliseconds. Longer than the controller waits for an
 # engine, so that none leaves a controller that counts on it; and an end, since an engine that the controller has given
@@ -88,11 +92,31 @@ def let_forks_end():
     os.register_at_fork(before=hold, after_in_parent=release, after_in_child=begin)
 
 
+def let_tasks_be_done_once():
+    """Keep the last answers, for tasks that come again because the controller was killed (``task_scheduler.py``)."""
+    do_apply = IPythonParallelKernel.do_apply
+    answers = collections.OrderedDict()
+
+    def do_once(self, content, bufs, msg_id, reply_metadata):
+        if msg_id not in answers:
+            reply, buffers = do_apply(self, content, bufs, msg_id, reply_metadata)
+            if sum(memoryview(buffer).nbytes for buffer in buffers) > MOST_BYTES:
+                return reply, buffers
+            # copied, because user code may change what it has returned
+            answers[msg_id] = reply, [memoryview(buffer).tobytes() for buffer in buffers]
+            if len(answers) > MOST_ANSWERS:
+                answers.popitem(last=False)
+        return answers[msg_id]
+
+    IPythonParallelKernel.do_apply = do_once
+
+
 try:
     configure(get_config())  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
     let_heartbeat_fit(get_config())  # noqa: F821 - pylint: disable=undefined-variable
     let_nanny_be_quiet()
     let_forks_end()
+    let_tasks_be_done_once()
 except BaseException:  # noqa: BLE001 - whatever it is
     # ipengine would go on with its defaults
     traceback.print_exc()

@@ -62,7 +62,7 @@ class World:
         monkeypatch.setattr(service.hub, "outcome", lambda result: result.how)
         monkeypatch.setattr(service.hub, "listen", lambda *_: None)
         monkeypatch.setattr(service.hub, "drop_records", lambda *_: None)
-        monkeypatch.setattr(service, "end_processes", lambda pids, seconds: self.ended.extend(pids))
+        monkeypatch.setattr(service, "end_at_once", self.ended.append)
         monkeypatch.setattr(Watchdog, "_find_controller", lambda _: self.controller)
         self.controller = os.getpid()
         monkeypatch.setattr(service, "children_of", lambda _: [])

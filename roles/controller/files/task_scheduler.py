@@ -1,0 +1,406 @@
+# Managed by Ansible (collection ipyparallel.cluster): changes are overwritten.
+"""The task scheduler of ipcontroller, whose load-balanced tasks survive its end.
+
+It notes in a file what is not done. When the controller was killed, or this process was, its successor goes on with
+that: what an engine had goes to the same engine again, which does nothing twice (see ``ipengine_config.py``). A client
+gets the results when it sends its next task, because only then its new connection is known. When the controller is told
+to stop, it removes the file: nobody wants such tasks to go on with the next start.
+"""
+
+import contextlib
+import ctypes
+import json
+import multiprocessing
+import os
+import pathlib
+import signal
+import socket
+import time
+import typing
+
+import zmq
+from ipyparallel import error
+from ipyparallel.controller.task_scheduler import Job, TaskScheduler
+
+MOST_BYTES = 16 * 1024 * 1024  # of a task; a larger one is lost with the scheduler
+SPARE_BYTES = 16 * 1024 * 1024  # of tasks that are done, before the file is written anew
+CONNECT_SECONDS = 0.1  # the interval at which libzmq reconnects
+MONITOR_SECONDS = 0.5
+DRAIN_SECONDS = 1.0
+SESSION = b"session:"
+"""Begins the name of a client of the scheduler before this one; what its socket called it may be another's name now."""
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Task(typing.NamedTuple):
+    """A task that is not done: its message, and the ident of the engine that has it."""
+
+    frames: list
+    engine: str = ""
+
+
+def header(*record):
+    """Return a record, or the beginning of one, as a line."""
+    return json.dumps(record).encode() + b"\n"
+
+
+class Journal:
+    """The file, and which tasks in it are not done.
+
+    A task is a line ``["+", id, sizes]`` and its frames; ``[">", id, engine]`` says who has it, ``["-", id]`` that it
+    is done.
+    """
+
+    def __init__(self, path, log):
+        self.log = log
+        self.path = path
+        self.places = {}
+        """Where the record of a task begins, and its size."""
+        self.engines = {}
+        self.failing = False
+        self.size = self.used = 0
+        try:
+            self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            self.log.warning("task::cannot note tasks in %s: %s", path, error.strerror)
+            self.file = os.memfd_create("tasks")
+
+    def read(self):
+        """Return the tasks that are not done, in their order."""
+        tasks = {}
+        os.lseek(self.file, 0, os.SEEK_SET)
+        stream = os.fdopen(os.dup(self.file), "rb")
+        with stream, contextlib.suppress(ValueError, KeyError, IndexError, TypeError):
+            while line := stream.readline():
+                kind, ident, *more = json.loads(line)
+                if kind == "+":
+                    frames = [stream.read(size) for size in more[0]]
+                    if [len(frame) for frame in frames] != more[0]:
+                        break
+                    tasks[ident] = Task(frames)
+                    self.places[ident] = self.size, stream.tell() - self.size
+                elif kind == ">":
+                    tasks[ident] = tasks[ident]._replace(engine=more[0])
+                else:
+                    del tasks[ident], self.places[ident]
+                self.size = stream.tell()
+        self._cut(self.size)  # what follows is half-written
+        self.used = sum(size for _begin, size in self.places.values())
+        self.engines = {ident: task.engine for ident, task in tasks.items()}
+        return tasks
+
+    def add(self, ident, frames):
+        """Note a task, unless it is noted or too large."""
+        sizes = [len(frame) for frame in frames]
+        begin = self.size
+        if ident not in self.places and sum(sizes) <= MOST_BYTES and self._write(header("+", ident, sizes), *frames):
+            self.places[ident] = begin, self.size - begin
+            self.used += self.size - begin
+
+    def give(self, ident, engine):
+        """Note which engine has a task; an empty text is none."""
+        if ident in self.places and self._write(header(">", ident, engine)):
+            self.engines[ident] = engine
+
+    def done(self, ident):
+        """Note that a task is done."""
+        if ident not in self.places:
+            return
+        self.used -= self.places.pop(ident)[1]
+        self.engines.pop(ident, None)
+        noted = self._write(header("-", ident))
+        if not noted or self.size > 2 * self.used + SPARE_BYTES:
+            self._write_anew()
+
+    def _cut(self, size):
+        os.ftruncate(self.file, size)
+        self.size = size
+
+    def _write(self, *parts):
+        try:
+            if os.write(self.file, b"".join(parts)) != sum(map(len, parts)):
+                raise OSError(0, "the disk is full")
+        except OSError as error:
+            # work goes on; what is not noted is lost with this process
+            self._cut(self.size)
+            if not self.failing:
+                self.log.warning("task::cannot note tasks in %s: %s", self.path, error.strerror)
+            self.failing = True
+            return False
+        self.size += sum(map(len, parts))
+        self.failing = False
+        return True
+
+    def _write_anew(self):
+        """Write the file without what is done."""
+        kept = {ident: os.pread(self.file, size, begin) for ident, (begin, size) in self.places.items()}
+        engines = self.engines
+        self._cut(0)
+        self.places, self.engines, self.used = {}, {}, 0
+        for ident, record in kept.items():
+            begin = self.size
+            if self._write(record):
+                self.places[ident] = begin, len(record)
+                self.used += len(record)
+                self.give(ident, engines.get(ident, ""))
+
+
+def sign_again(session, frames):
+    """Return a message as frames of another one: who has seen a signature refuses it the second time."""
+    idents, message = session.feed_identities(frames)
+    metadata = {**session.unpack(message[3]), "sent_again": time.time()}
+    message[3] = session.pack(metadata)
+    return [*idents, b"<IDS|MSG>", session.sign(message[1:5]), *message[1:]]
+
+
+def is_sent(stream, message):
+    """Send a message if its receiver is connected; return whether it is."""
+    # a task in the stream's queue is two entries, and nothing may come between them
+    stream.flush(zmq.POLLOUT)
+    stream.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    try:
+        stream.socket.send_multipart(message, zmq.NOBLOCK, copy=False)
+    except zmq.ZMQError:
+        return False
+    finally:
+        stream.socket.setsockopt(zmq.ROUTER_MANDATORY, 0)
+    stream.io_loop.add_callback(stream.flush)  # it does not see what came in between
+    return True
+
+
+def hang_up(port):
+    """Tell those who are connected to this process at *port* that nothing more comes; return how many there are."""
+    count = 0
+    for entry in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(entry))) as tcp:
+            # not the one that listens: libzmq aborts where somebody else shuts it down
+            listens = tcp.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if tcp.family in (socket.AF_INET, socket.AF_INET6) and tcp.getsockname()[1] == port and not listens:
+                tcp.shutdown(socket.SHUT_WR)
+                count += 1
+    return count
+
+
+def is_orphan():
+    """Return whether the main process has ended."""
+    return os.getppid() != multiprocessing.parent_process().pid
+
+
+class KeepingTaskScheduler(TaskScheduler):
+    """A task scheduler that goes on where the one before it ended."""
+
+    def start(self):
+        """Read what the one before has left."""
+        path = pathlib.Path(os.environ["IPYPARALLEL_STATE"], "controller", "log", "tasks")
+        self.journal = Journal(path, self.log)
+        self.left = self.journal.read()
+        self.waited_for = {}
+        """Engines that are not connected, each with the time since when."""
+        self.again = {}
+        """What engines that are not connected had."""
+        self.going_to = None
+        self.ending = False
+        self.heard, self.clients_now = set(), {}
+        """What the socket calls the clients that have sent something: by session, too."""
+        self.kept = {}
+        """Results for clients that have not sent anything yet: by session, each with the task's id."""
+        self.relaying = ""
+        self.send_at_once = self.client_stream.send_multipart
+        self.client_stream.send_multipart = self.send_to_client
+        # what they depend on, and is not among them, was done, or they would have failed
+        for task in self.left.values():
+            _idents, message = self.session.feed_identities(task.frames)
+            task.frames[0] = SESSION + self.session.unpack(message[1])["session"].encode()
+            done = set(self.session.unpack(message[3]).get("after") or ()) - self.left.keys()
+            for ids in (self.all_ids, self.all_done, self.all_completed):
+                ids.update(done)
+        self.all_ids.update(self.left)
+        # the end of the main process is told by SIGHUP, and systemd answers it with SIGTERM
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, self.end)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
+        if is_orphan():
+            os._exit(1)
+        super().start()
+        self.stop_receiving()  # tasks wait in their clients' sockets
+
+    def end(self, number, _frame):
+        """End by the signal; but drain first when it comes because the main process has ended."""
+        if not is_orphan():
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        if not self.ending:
+            self.ending = True
+            signal.setitimer(signal.ITIMER_REAL, 2 * DRAIN_SECONDS)  # SIGALRM ends the process
+            self.loop.add_callback_from_signal(self.drain)
+
+    def drain(self):
+        """Note what clients have sent already, and end; results are asked for again by the next one."""
+        self.engine_stream.on_recv(None)
+        self.client_stream.flush(zmq.POLLOUT)
+        time.sleep(0.02)  # libzmq's thread writes what it has
+        clients = self.client_stream.socket
+        endpoint = clients.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
+        port = int(endpoint.rpartition(":")[2])
+        clients.unbind(endpoint)
+        # they connect to the next one; what they have sent comes before their end does
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while (hang_up(port) and time.monotonic() < deadline) or clients.poll(50):
+            clients.poll(10)
+            self.client_stream.flush(zmq.POLLIN)
+        os._exit(1)
+
+    def dispatch_query_reply(self, msg):
+        """Learn from the hub which engines there are."""
+        super().dispatch_query_reply(msg)
+        # the hub does not hear yet what is told to its monitor
+        self.loop.call_later(MONITOR_SECONDS, self.go_on)
+
+    def go_on(self):
+        """Go on with what is left, and begin with what comes."""
+        self.resume_receiving()
+        left, self.left = self.left, None
+        for ident, task in left.items():
+            engine = task.engine.encode()
+            if engine in self.waited_for:
+                self.again.setdefault(engine, {})[ident] = task
+            elif engine:
+                self.lose(engine, {ident: task})
+            else:
+                self.submit_again(task)
+        for engine in list(self.waited_for):
+            self.reach(engine)
+
+    def submit_again(self, task):
+        """Dispatch what is left."""
+        super().dispatch_submission([zmq.Frame(frame) for frame in sign_again(self.session, task.frames)])
+
+    def dispatch_submission(self, raw_msg):
+        """Take a task; who sends it may get results now."""
+        client = raw_msg[0].bytes
+        if client not in self.heard:
+            with contextlib.suppress(ValueError, KeyError, IndexError):
+                _idents, message = self.session.feed_identities(raw_msg, copy=False)
+                session = self.session.unpack(message[1].bytes)["session"].encode()
+                self.clients_now[session] = client
+                self.heard.add(client)
+                for ident, result in self.kept.pop(session, ()):
+                    self.send_at_once([client, *result[1:]], copy=False)
+                    self.journal.done(ident)
+        super().dispatch_submission(raw_msg)
+
+    def send_to_client(self, message, *args, **kwargs):
+        """Send a result; keep it as long as its client has not sent anything."""
+        client = bytes(message[0])
+        session = client.removeprefix(SESSION)
+        if session != client and session not in self.clients_now:
+            self.kept.setdefault(session, []).append((self.relaying, message))
+            self.relaying = ""
+            return
+        self.send_at_once([self.clients_now.get(session, client), *message[1:]], *args, **kwargs)
+
+    def lose(self, engine, tasks):
+        """Deal with tasks whose engine has ended, as `TaskScheduler` does: once more, or an error."""
+        for ident, task in tasks.items():
+            _idents, message = self.session.feed_identities(task.frames)
+            if self.session.unpack(message[3]).get("retries", 0) > 0:
+                self.submit_again(task)
+                continue
+            self.retries[ident] = 0
+            self.pending[engine] = {ident: Lost([zmq.Frame(frame) for frame in task.frames])}
+            self.completed[engine], self.failed[engine] = set(), set()
+            self.handle_stranded_tasks(engine)
+
+    # ---- engines: work that is sent before they are connected is dropped without a word, and waited for for ever
+
+    def _register_engine(self, uid):
+        """Wait until the engine is connected."""
+        if uid not in self.targets and uid not in self.waited_for:
+            self.waited_for[uid] = time.monotonic()
+            if self.left is None:
+                self.reach(uid)
+
+    def reach(self, uid):
+        """Register the engine if it is connected: that is, if something can be sent to it, whatever it answers."""
+        if uid not in self.waited_for:
+            return
+        message = self.session.serialize(self.session.msg("connect_request", {}), ident=uid)
+        if not is_sent(self.engine_stream, message):
+            long = time.monotonic() - self.waited_for[uid] > 10
+            self.loop.call_later(CONNECT_SECONDS * (10 if long else 1), self.reach, uid)
+            return
+        del self.waited_for[uid]
+        before, self.going_to = self.going_to, uid
+        super()._register_engine(uid)
+        self.going_to = before
+        self.update_graph(None)
+
+    def _unregister_engine(self, uid):
+        """Forget the engine."""
+        self.waited_for.pop(uid, None)
+        self.lose(uid, self.again.pop(uid, {}))
+        if uid in self.targets:
+            super()._unregister_engine(uid)
+
+    def update_graph(self, dep_id=None, success=True):
+        """Before anything else, an engine that has come back gets what it had."""
+        if self.going_to is None:
+            super().update_graph(dep_id, success)
+            return
+        for task in self.again.pop(self.going_to, {}).values():
+            self.submit_again(task)
+
+    # ---- tasks
+
+    def maybe_run(self, job):
+        """Run a task if that is possible; let one wait that is for an engine which is not connected yet."""
+        if not job.targets.isdisjoint(self.waited_for) and job.targets.isdisjoint(self.targets):
+            return False
+        return super().maybe_run(job)
+
+    def save_unmet(self, job):
+        """Note a task that waits."""
+        self.journal.add(job.msg_id, [frame.bytes for frame in job.raw_msg])
+        if self.journal.engines.get(job.msg_id):
+            self.journal.give(job.msg_id, "")
+        super().save_unmet(job)
+
+    def submit_task(self, job, indices=None):
+        """Note a task, and who has it."""
+        if self.going_to in self.targets:
+            indices = [self.targets.index(self.going_to)]
+        super().submit_task(job, indices)
+        self.journal.add(job.msg_id, [frame.bytes for frame in job.raw_msg])
+        self.journal.give(job.msg_id, self.targets[-1].decode())  # where `add_job` moves it
+
+    def dispatch_result(self, raw_msg):
+        """Relay a result, unless nobody waits for it: that of `reach`, or of a task that was done already."""
+        with contextlib.suppress(ValueError, IndexError):
+            idents, message = self.session.feed_identities(raw_msg, copy=False)
+            ident = self.session.unpack(message[2].bytes).get("msg_id")
+            if ident not in self.pending.get(idents[0], ()):
+                return
+        super().dispatch_result(raw_msg)
+
+    def handle_result(self, idents, parent, raw_msg, success=True):
+        """Note a task as done, when its client has the result."""
+        self.relaying = parent["msg_id"]
+        # the engine may have got it from the scheduler before this one
+        job = self.pending[idents[0]][self.relaying]
+        if isinstance(job, Job):
+            idents = [idents[0], job.idents[0]]
+        super().handle_result(idents, parent, raw_msg, success)
+        self.journal.done(self.relaying)
+
+    def fail_unreachable(self, msg_id, why=error.ImpossibleDependency):
+        """Note a task as done, when its client has the error."""
+        self.relaying = msg_id
+        super().fail_unreachable(msg_id, why)
+        self.journal.done(self.relaying)
+
+
+class Lost(typing.NamedTuple):
+    """What `TaskScheduler.handle_stranded_tasks` reads of a job."""
+
+    raw_msg: list

@@ -1,0 +1,173 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The files of the roles controller and engines that let load-balanced tasks survive."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import types
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+ROLES = Path(__file__).parents[2] / "roles"
+LOG = logging.getLogger("test")
+
+
+def load_scheduler() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("task_scheduler", ROLES / "controller/files/task_scheduler.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+scheduler = load_scheduler()
+
+
+def functions(path: str) -> dict:
+    """Return the functions of a configuration file, which is no module."""
+    found: dict = {}
+    exec((ROLES / path).read_text(encoding="utf-8").partition("\ntry:\n")[0], found)
+    return found
+
+
+def read_again(path) -> dict:
+    return scheduler.Journal(path, LOG).read()
+
+
+def test_what_is_not_done_is_read_again_in_its_order_with_who_has_it(tmp_path):
+    journal = scheduler.Journal(tmp_path / "tasks", LOG)
+    for number in range(4):
+        journal.add(f"t{number}", [b"client", b"\n", bytes([number])])
+    journal.give("t1", "e1")
+    journal.give("t3", "e1")
+    journal.give("t3", "e2")
+    journal.done("t0")
+    journal.done("unknown")
+    assert read_again(tmp_path / "tasks") == {
+        "t1": ([b"client", b"\n", b"\1"], "e1"),
+        "t2": ([b"client", b"\n", b"\2"], ""),
+        "t3": ([b"client", b"\n", b"\3"], "e2"),
+    }
+    assert (tmp_path / "tasks").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_next_one_goes_on_in_the_same_file(tmp_path):
+    first = scheduler.Journal(tmp_path / "tasks", LOG)
+    first.add("a", [b"x"])
+    first.add("b", [b"y"])
+    second = scheduler.Journal(tmp_path / "tasks", LOG)
+    second.read()
+    second.done("a")
+    second.add("c", [b"z"])
+    assert list(read_again(tmp_path / "tasks")) == ["b", "c"]
+
+
+@given(st.data())
+def test_a_half_written_end_is_dropped_and_written_over(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("journal") / "tasks"
+    journal = scheduler.Journal(path, LOG)
+    sizes = []
+    for number in range(3):
+        journal.add(f"t{number}", [b"f" * 40])
+        sizes.append(journal.size)
+    cut = data.draw(st.integers(0, journal.size))
+    os.truncate(path, cut)
+    whole = [f"t{number}" for number, size in enumerate(sizes) if size <= cut]
+    after = scheduler.Journal(path, LOG)
+    assert list(after.read()) == whole
+    after.add("new", [b"n"])
+    assert list(read_again(path)) == [*whole, "new"]
+
+
+def test_the_file_does_not_grow_with_what_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(scheduler, "SPARE_BYTES", 1000)
+    journal = scheduler.Journal(tmp_path / "tasks", LOG)
+    journal.add("stays", [b"s" * 10])
+    journal.give("stays", "e1")
+    for number in range(300):
+        journal.add(f"t{number}", [b"f" * 50])
+        journal.done(f"t{number}")
+    assert (tmp_path / "tasks").stat().st_size < 1500
+    assert read_again(tmp_path / "tasks") == {"stays": ([b"s" * 10], "e1")}
+
+
+def test_a_full_disk_is_told_once_and_loses_nothing_that_was_noted(tmp_path, monkeypatch, caplog):
+    journal = scheduler.Journal(tmp_path / "tasks", LOG)
+    journal.add("noted", [b"x"])
+    write = os.write
+
+    def half(file, data):
+        write(file, data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(scheduler.os, "write", half)
+    for number in range(3):
+        journal.add(f"t{number}", [b"y"])
+    monkeypatch.undo()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    journal.add("later", [b"z"])
+    assert list(read_again(tmp_path / "tasks")) == ["noted", "later"]
+
+
+def test_a_task_that_is_too_large_is_not_noted(tmp_path, monkeypatch):
+    monkeypatch.setattr(scheduler, "MOST_BYTES", 10)
+    journal = scheduler.Journal(tmp_path / "tasks", LOG)
+    journal.add("large", [b"x" * 11])
+    journal.give("large", "e1")
+    journal.done("large")
+    assert read_again(tmp_path / "tasks") == {}
+
+
+# ---- the state of the hub
+
+
+@pytest.mark.parametrize("texts", [["{}", '{"engines": {"1": "a"}}', "{}"], ["1"]])
+def test_what_is_written_in_place_can_be_read(tmp_path, texts):
+    write_in_place = functions("controller/files/ipcontroller_config.py")["write_in_place"]
+    for text in texts:
+        write_in_place(tmp_path / "file", text)
+        assert json.loads((tmp_path / "file").read_text()) == json.loads(text)
+
+
+def test_without_space_the_old_text_stays(tmp_path, monkeypatch):
+    write_in_place = functions("controller/files/ipcontroller_config.py")["write_in_place"]
+    write_in_place(tmp_path / "file", "[1]")
+
+    def no_space(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", no_space)
+    with pytest.raises(OSError, match="space"):
+        write_in_place(tmp_path / "file", "[1, 2]")
+    assert (tmp_path / "file").read_text() == "[1]"
+
+
+# ---- engines
+
+
+def test_a_task_that_comes_again_is_answered_and_not_done_again(monkeypatch):
+    found = functions("engines/files/ipengine_config.py")
+    kernel = found["IPythonParallelKernel"]
+    done = []
+
+    def do_apply(_self, _content, _bufs, msg_id, _metadata):
+        done.append(msg_id)
+        return {"status": "ok"}, [b"small" if msg_id != "large" else bytes(found["MOST_BYTES"] + 1)]
+
+    monkeypatch.setattr(kernel, "do_apply", do_apply)
+    found["let_tasks_be_done_once"]()
+    for msg_id in ("a", "a", "large", "large"):
+        kernel.do_apply(None, {}, [], msg_id, {})
+    assert done == ["a", "large", "large"]
+    for number in range(found["MOST_ANSWERS"]):
+        kernel.do_apply(None, {}, [], str(number), {})
+    kernel.do_apply(None, {}, [], "a", {})
+    assert done.count("a") == 2, "no more than so many answers are kept"
