@@ -11,7 +11,7 @@ from remote import Operator
 # What SSH, sudo, Ansible and the journal leave is not the cluster's; nor is the cache of uv, which all clusters share.
 CHANGED = r"""
 find /etc /home /opt /root /run /srv /tmp /usr /var /dev/shm -xdev -not -type d -cnewer /run/before_check -not -regex \
-'/home/\(ansible\|plain\)/\(\.ansible\|\.cache\).*\|/root/\.cache/uv/.*\|/var/lib/\(sudo\|systemd\|private\)/.*\|/var/log/.*\|/run/\(sudo\|systemd\|log\|utmp\|user\|udev\|dbus\).*\|/tmp/systemd.*'
+'/home/\(ansible\|plain\)/\(\.ansible\|\.cache\).*\|/root/\.cache/uv/.*\|/var/lib/\(sudo\|systemd\|private\)/.*\|/var/log/.*\|/run/\(motd\|sudo\|systemd\|log\|utmp\|user\|udev\|dbus\).*\|/tmp/systemd.*'
 """
 DATABASE = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
 ACCOUNTS = {f"/etc/{name}{old}" for name in DATABASE for old in ("", "-")} | {"/etc/.pwd.lock"}
