@@ -20,6 +20,7 @@ import select
 import shutil
 import signal
 import ssl
+import sys
 import threading
 import time
 import typing as t
@@ -154,7 +155,8 @@ class Journal:
         event = Event(time.time(), text)
         self.events.append(event)
         with contextlib.suppress(OSError):  # a full disk ends no watchdog
-            print(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time)), text, flush=True)
+            sys.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(event.time))} {text}\n")
+            sys.stdout.flush()
 
     def now(self, problems: dict[str, str]) -> None:
         """Take *problems* for those there are; what is new is written, and what is solved."""
@@ -371,11 +373,11 @@ class Watchdog:
         text = f"the controller runs out of file descriptors: {shorten(many)}: raise its limit" if many else ""
         self._condition("files", self.conditions.get("files", text) if text else "")
         full = []
-        for path in {self.settings.state, os.environ.get("TMPDIR", "/tmp")}:  # noqa: S108 - nothing is written there
+        for path in sorted({self.settings.state, os.environ.get("TMPDIR", "/tmp")}):  # noqa: S108 - nothing is written there
             with contextlib.suppress(OSError):
                 if shutil.disk_usage(path).free < LITTLE_SPACE:
                     full.append(path)
-        self._condition("disk", f"the disk is full at {shorten(sorted(full))}" if full else "")
+        self._condition("disk", f"the disk is full at {shorten(full)}" if full else "")
         if self._due("certificate", 3600.0, self.clock()):
             self.certificate_days = certificate_days(self.settings.certificate)
 
@@ -430,7 +432,8 @@ class Watchdog:
             engine.owes = None
 
     def _look_at_hub(self, now: float) -> None:
-        assert self.client is not None
+        if self.client is None:
+            return
         if self.queue_question and self.queue_question[0].done():
             before = self.queue
             self.queue, self.unassigned = hub.queue_of(self.queue_question[0].result())
@@ -455,7 +458,8 @@ class Watchdog:
     # ---- engines
 
     def _look_at_engines(self, now: float) -> None:
-        assert self.client is not None
+        if self.client is None:
+            return
         registered = {engine["uuid"]: engine["id"] for engine in hub.registered(self.client)}
         for ident in registered.keys() - self.engines.keys():
             self._arrive(ident, registered[ident], now)

@@ -52,7 +52,7 @@ def children(count: int) -> list[int]:
 
     # neither of them would end by itself with the engine; the second takes no hint
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(10000)"
-    return [subprocess.Popen([sys.executable, "-c", code], start_new_session=True).pid for _ in range(count)]
+    return [subprocess.Popen([sys.executable, "-c", code], start_new_session=True).pid for _number in range(count)]
 
 
 def long_work(seconds: float) -> list[Any]:

@@ -94,7 +94,7 @@ class Agent:
 
     def read(self, limit: float) -> dict[str, Any]:
         assert self.process.stdout
-        ready, _, _ = select.select([self.process.stdout], [], [], limit)
+        ready = select.select([self.process.stdout], [], [], limit)[0]
         assert ready, f"the clients on node1 have not answered in {limit:g} s"
         line = self.process.stdout.readline()
         assert line, "the clients on node1 have ended"
@@ -374,11 +374,11 @@ class Fault:
         self.row["detected_after"] = round(time.monotonic() - self.began, 2)
         return found
 
-    def whole(self, bar: float, *, patience: float = 60) -> dict[tuple[str, int], list[Any]]:
+    def whole(self, most: float, *, patience: float = 60) -> dict[tuple[str, int], list[Any]]:
         """Wait until the cluster is whole for new clients and the old one, fill the row, and hold it to its bar."""
         __tracebackhide__ = True
         try:
-            said = self.cluster.wait_until_whole(bar + patience)
+            said = self.cluster.wait_until_whole(most + patience)
             self.row["whole_after"] = round(time.monotonic() - self.began, 2)
             self.cluster.wait_until_whole(10, old=True)
         except AssertionError as error:
@@ -407,10 +407,10 @@ class Fault:
         """Add to the note."""
         self.row["note"] = f"{self.row['note']}; {text}".removeprefix("; ")
 
-    def hold(self, bar: float) -> None:
+    def hold(self, most: float) -> None:
         """Fail where it took too long, or work was lost."""
         took = self.row["whole_after"]
-        assert took <= bar, f"whole after {took:g} s, at most {bar:g} s: {self.cluster.why}"
+        assert took <= most, f"whole after {took:g} s, at most {most:g} s: {self.cluster.why}"
         assert self.row["tasks_lost"] == 0, (
             f"{self.row['tasks_lost']} of {self.row['tasks']} tasks lost: {self.row['note']}"
         )

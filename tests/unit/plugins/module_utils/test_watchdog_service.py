@@ -111,7 +111,7 @@ class World:
             self.alive.add(ident(core))
 
     def run(self, seconds):
-        for _ in range(int(seconds / service.TICK)):
+        for _number in range(int(seconds / service.TICK)):
             self.watchdog.tick()
             self.now += service.TICK
 
@@ -350,7 +350,7 @@ def test_a_wedged_engine_is_told_to_end(world, monkeypatch, balanced):
     def counts():
         return {1: {"tasks": 1, "completed": world.watchdog.own_done[1]}}
 
-    for _ in range(400):
+    for _number in range(400):
         world.busy = counts()
         world.run(0.5)
     assert world.did[:1] == [("end", ident(1), "SIGTERM")]
@@ -375,7 +375,7 @@ def test_a_stopped_process_is_seen(python, eventually):
 
 def test_children_in_order(python):
     child = "subprocess.Popen([sys.executable, '-ISc', 'input()'], stdin=-1)"
-    process = python(f"import subprocess\nchildren = [{child} for _ in range(3)]")
+    process = python(f"import subprocess\nchildren = [{child} for _number in range(3)]")
     found = service.children_of(process.pid)
     assert len(found) == 3
     assert found == sorted(found)
