@@ -11,7 +11,7 @@ from remote import Operator
 
 def test_again_changes_and_restarts_nothing(operator: Operator, figures: Figures) -> None:
     before = operator.pids("ipyparallel", NODES)
-    assert {len(units) for units in before.values()} > {0, 1} or all(len(units) >= 2 for units in before.values())
+    assert all(before.values())
     run = operator.ok("site")
     assert run.changed == dict.fromkeys(NODES, 0)
     assert operator.pids("ipyparallel", NODES) == before
