@@ -179,6 +179,12 @@ python_version:
   type: str
   returned: success
   sample: 3.11.2
+names:
+  description: The host's own name, and the one with its domain.
+  type: list
+  elements: str
+  returned: success
+  sample: [node1, node1.example.org]
 architecture:
   description: Architecture that the interpreter is made for.
   type: str
@@ -232,6 +238,7 @@ clock:
 
 import dataclasses
 import os
+import socket
 import time
 import typing as t
 
@@ -367,6 +374,7 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
         "notebook": notebook,
         "python_version": ".".join(str(part) for part in interpreter.version),
         "architecture": interpreter.machine,
+        "names": list(dict.fromkeys([socket.gethostname().partition(".")[0], socket.getfqdn()])),
         **properties(params, settings, roles),
     }
 

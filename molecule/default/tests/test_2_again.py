@@ -12,14 +12,15 @@ from remote import Operator
 def test_again_changes_and_restarts_nothing(operator: Operator, figures: Figures) -> None:
     before = operator.pids("ipyparallel", NODES)
     assert all(before.values())
-    run = operator.ok("site")
+    assert operator.ok("site").changed == dict.fromkeys(NODES, 0)
+    run = operator.ok("deploy")
     assert run.changed == dict.fromkeys(NODES, 0)
     assert operator.pids("ipyparallel", NODES) == before
     counts = [len(run.tasks[node]) for node in NODES[1:]]
     assert min(counts) > 2, run.tasks
-    figures.add("site again: tasks on an engine host", max(counts), "", 20)
-    figures.keep("site again: tasks on the controller host", len(run.tasks["node1"]), "", 30)
-    figures.add("site again, nothing to do", run.seconds, "s", 15)
+    figures.add("deploy again: tasks on an engine host", max(counts), "", 20)
+    figures.keep("deploy again: tasks on the controller host", len(run.tasks["node1"]), "", 30)
+    figures.add("deploy again, nothing to do", run.seconds, "s", 15)
 
 
 def test_a_check_of_a_finished_cluster_finds_nothing_to_change(operator: Operator) -> None:
