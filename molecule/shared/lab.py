@@ -880,7 +880,7 @@ def do(options: argparse.Namespace) -> int:
             cluster=groups(options, wanted),
             account=options.account,
             mirror=options.mirror,
-            volumes=[(node, volume) for node, volume in (pair.split("=", 1) for pair in options.volume)],
+            volumes=[pair.partition("=")[::2] for pair in options.volume],
         )
         for node in nodes:
             print(f"{node.name} {node.address} {node.suite}")

@@ -20,7 +20,8 @@ PLACES = "/etc /home /opt /root /run /srv /tmp /usr /var"
 # and with the directories that all programs of an account share (XDG), which may be empty.
 OTHERS = re.compile(
     r"/home/\w+(/(\.(ansible|bash|cache|ipython|profile|ssh).*|notebooks))?"
-    r"|/home/\w+/\.(config(/systemd(/user(/default\.target\.wants)?)?)?|local(/(share|state))?)|/root(/\.(ansible|cache).*)?|/run/(user|systemd|sudo|log|udev|lock|sshd)\b.*"
+    r"|/home/\w+/\.(config(/systemd(/user(/default\.target\.wants)?)?)?|local(/(share|state))?)"
+    r"|/root(/\.(ansible|cache).*)?|/run/(user|systemd|sudo|log|udev|lock|sshd)\b.*"
     r"|/run/(crond|dbus|motd|utmp|matrix-mark).*|/run|/tmp(/\.(X11|ICE|XIM|font)-unix|/systemd-private.*|/ansible.*)?"
     r"|/var/lib/(sudo|systemd|private)\b.*|/var/(log|cache|tmp)\b.*|/etc/resolv.conf|.*/__pycache__(/.*)?"
 )
