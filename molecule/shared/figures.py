@@ -20,6 +20,14 @@ class Figures:
         row = {"check": check, "value": round(value, 2), "unit": unit, "bar": round(limit, 2), "ok": value <= limit}
         self.rows.append(row)
 
+    def watch(self, check: str, seconds: float, limit: float) -> None:
+        """Keep a time that machines with other work to do exceed; fail when it is far above its *limit*.
+
+        ``make bench`` holds it to that, beside its alternative.
+        """
+        self.keep(check, seconds, "s", limit)
+        assert seconds <= 2 * limit, f"{check}: {seconds:.2f} s, at most {limit:g} s"
+
     def add(self, check: str, value: float, unit: str, limit: float) -> None:
         """Keep a figure that must not be above *limit*, and fail when it is."""
         self.keep(check, value, unit, limit)

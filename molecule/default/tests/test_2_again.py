@@ -20,7 +20,7 @@ def test_again_changes_and_restarts_nothing(operator: Operator, figures: Figures
     assert min(counts) > 2, run.tasks
     figures.add("deploy again: tasks on an engine host", max(counts), "", 20)
     figures.keep("deploy again: tasks on the controller host", len(run.tasks["node1"]), "", 30)
-    figures.add("deploy again, nothing to do", run.seconds, "s", 15)
+    figures.watch("deploy again, nothing to do", run.seconds, 15)
 
 
 def test_a_check_of_a_finished_cluster_finds_nothing_to_change(operator: Operator) -> None:

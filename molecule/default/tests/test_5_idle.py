@@ -20,8 +20,8 @@ print(json.dumps([(int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_no_log_lines_and_a_cheap_watchdog(operator: Operator, figures: Figures) -> None:
-    # tests before have ended engines, whose hearts are missed for 30 s
-    recent = "journalctl --since=-10s --quiet --output=cat --unit='ipyparallel*'"
+    # tests before have ended engines, whose hearts count as stopped 30 s later
+    recent = "journalctl --since=-35s --quiet --output=cat --unit='ipyparallel*'"
     wait_until(lambda: not any(operator.shells(NODES, recent).values()), 90, "a cluster at rest")
     pid = str(operator.pids("ipyparallel", ["node1"])["node1"]["health"])
     before, _memory = operator.python("node1", COST, pid)

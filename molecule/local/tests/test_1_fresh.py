@@ -38,7 +38,7 @@ def test_fresh_up_is_fast(figures: Figures) -> None:
 
 
 def test_second_up_is_fast(figures: Figures) -> None:
-    figures.add("make up again, nothing to do", kept("again")["seconds"], "s", 12)
+    figures.watch("make up again, nothing to do", kept("again")["seconds"], 12)
 
 
 def test_summary(account: Account) -> None:
