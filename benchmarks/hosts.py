@@ -269,6 +269,16 @@ def prepared(nodes: Nodes) -> dict[str, str]:
     return {node: nodes.units(node) for node in COUNTS}
 
 
+def seconds_of_start(nodes: Nodes, probe: Probe, units: Mapping[str, str]) -> float:
+    """Start the units plainly; return how long it took until all engines answer."""
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(probe.ask, "wait", engines=TOTAL)
+        started = time.monotonic()
+        nodes.start_units(units)
+        answer.result()
+        return time.monotonic() - started
+
+
 def start(nodes: Nodes, bench: Bench, options: argparse.Namespace) -> None:
     """23 engines on three prepared hosts."""
     units = prepared(nodes)
@@ -283,12 +293,7 @@ def start(nodes: Nodes, bench: Bench, options: argparse.Namespace) -> None:
                 answers.append(answer.result())
             idle.append(nodes.play("deploy").seconds)
             nodes.play("stop")
-            with ThreadPoolExecutor(1) as pool:
-                answer = pool.submit(probe.ask, "wait", engines=TOTAL)
-                started = time.monotonic()
-                nodes.start_units(units)
-                answer.result()
-                plain.append(time.monotonic() - started)
+            plain.append(seconds_of_start(nodes, probe, units))
             nodes.stop_units(units)
             if turn < options.launcher_turns:
                 launcher.append(ssh_launcher(nodes))
@@ -500,12 +505,7 @@ def heartbeat(nodes: Nodes, bench: Bench, options: argparse.Namespace) -> None:
                     seconds = []
                     for _turn in range(options.heartbeat_turns):
                         nodes.stop_units(units)
-                        with ThreadPoolExecutor(1) as pool:
-                            answer = pool.submit(probe.ask, "wait", engines=TOTAL)
-                            started = time.monotonic()
-                            nodes.start_units(units)
-                            answer.result()
-                            seconds.append(time.monotonic() - started)
+                        seconds.append(seconds_of_start(nodes, probe, units))
                     time.sleep(2)  # the last of the start
                     before = {node: nodes.account(node) for node in (CONTROLLER, "node2")}
                     began = time.monotonic()

@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 
 class Figures:
@@ -47,3 +50,25 @@ def write(rows: list[dict[str, Any]], path: Path) -> None:
     """Write the figures as JSON."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def of_scenario(path: Path) -> tuple[Any, Callable[[Any], None]]:
+    """Return what a scenario's conftest needs: fixture ``figures``, and the hook that closes pytest's output with them.
+
+    Args:
+        path: the file that the figures are written to.
+    """
+    kept = Figures()
+
+    @pytest.fixture(scope="session")
+    def figures() -> Iterator[Figures]:
+        yield kept
+        write(kept.rows, path)
+
+    def pytest_terminal_summary(terminalreporter: Any) -> None:
+        if kept.rows:
+            terminalreporter.section(f"figures, also in build/{path.name}")
+            for line in table(kept.rows):
+                terminalreporter.write_line(line)
+
+    return figures, pytest_terminal_summary

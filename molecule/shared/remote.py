@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,15 +184,6 @@ class Operator:
             if path.is_socket():
                 subprocess.run(["ssh", "-S", str(path), "-O", "exit", "any"], capture_output=True, check=False)
         shutil.rmtree(self.home, ignore_errors=True)
-
-
-def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Wait until *condition* returns something true; return that."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.1)
-    return found
 
 
 def kept(operator: Operator, name: str) -> Mapping[str, Any]:

@@ -9,7 +9,11 @@ import grp
 import os
 import pwd
 import tempfile
+import typing as t
 from collections.abc import Iterator
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
 
 
 @contextlib.contextmanager
@@ -72,6 +76,22 @@ class Ownership:
         found = os.stat(path, follow_symlinks=follow_symlinks)
         if self.uid not in (-1, found.st_uid) or self.gid not in (-1, found.st_gid):
             os.chown(path, self.uid, self.gid, follow_symlinks=follow_symlinks)
+
+
+def ownership_of(module: AnsibleModule, owner: str) -> Ownership:
+    """Return the account that option *owner* of *module*, and option ``group``, name.
+
+    One that is not there yet, in check mode, owns nothing so far.
+
+    Raises:
+        KeyError: the account or group does not exist.
+    """
+    try:
+        return Ownership(module.params[owner], module.params["group"])
+    except KeyError:
+        if module.check_mode:
+            return Ownership()
+        raise
 
 
 def read_text(path: str, ownership: Ownership | None = None) -> str | None:

@@ -156,22 +156,25 @@ def process_environ(pid: int) -> dict[str, str]:
         return {}
 
 
-def parent_of(pid: int) -> int:
-    """Return the parent of process *pid*, 0 where it is gone."""
+def stat_fields(pid: int) -> list[str]:
+    """Return what ``/proc/<pid>/stat`` has after the name (proc(5), from ``state`` on), nothing where it is gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
-            return int(stream.read().rpartition(")")[2].split()[1])
+            return stream.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return 0
+        return []
+
+
+def parent_of(pid: int) -> int:
+    """Return the parent of process *pid*, 0 where it is gone."""
+    fields = stat_fields(pid)
+    return int(fields[1]) if fields else 0
 
 
 def is_alive(pid: int) -> bool:
     """Return whether process *pid* exists and is no zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
-            return stream.read().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    fields = stat_fields(pid)
+    return bool(fields) and fields[0] != "Z"
 
 
 def ancestors(pid: int) -> set[int]:

@@ -27,12 +27,14 @@ import typing as t
 from collections.abc import Callable, Iterable, Iterator
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import hub
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import Ports
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text, write_text
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine, expected_engines
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import (
     PREFIX,
     process_environ,
     running_processes,
+    stat_fields,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import StateError, read_state, state_path
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.watchdog import (
@@ -70,7 +72,6 @@ NO_OP_LIMIT = 5.0
 CLIENT_SECONDS = 1800.0  # a client keeps what nobody answered, and its history
 CHILDREN = ("iopub", "direct", "control", "task", "broadcast", "broadcast 0", "broadcast 1", "heartbeat")
 """The schedulers of ipcontroller in the order in which it starts them, at a broadcast depth of 1."""
-WAYS = ("direct", "broadcast", "load-balanced")
 MISSING_SHORTLY = 5.0  # from then on the state tells; a line is written when it lasts
 LITTLE_SPACE = 32 * 1024 * 1024
 MANY_FILES = 0.8
@@ -87,14 +88,10 @@ class ProcessStat(t.NamedTuple):
 
 def process_stat(pid: int) -> ProcessStat | None:
     """Return what is to know of process *pid*, None where it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
-            fields = stream.read().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
+    fields = stat_fields(pid)
+    if not fields or fields[0] in "ZX":
         return None
     hertz = os.sysconf("SC_CLK_TCK")
-    if fields[0] in "ZX":
-        return None
     # since boot, which no step of the clock changes
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / hertz
     return ProcessStat(fields[0], (int(fields[11]) + int(fields[12])) / hertz, age)
@@ -128,7 +125,7 @@ class Settings:
     cluster: str
     host: str
     """The name of this host in idents of engines."""
-    port: int
+    port_base: int
     state: str
     connector: str
     certificate: str = ""
@@ -938,5 +935,5 @@ def main(arguments: Iterable[str]) -> None:
         watchdog = Watchdog(settings)
     except ValueError as error:
         raise SystemExit(f"ipyparallel_health_limits: {error}") from None
-    serve(watchdog, watchdog.settings.port)
+    serve(watchdog, Ports(settings.port_base).metrics)
     watchdog.run()

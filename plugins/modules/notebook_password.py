@@ -102,7 +102,7 @@ import shlex
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import Ownership
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import ownership_of
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import respawn
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.passwords import (
     Hasher,
@@ -118,20 +118,6 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.passwords impo
 def load_hasher() -> Hasher:
     """Return what hashes passwords for Jupyter; only the cluster's Python has it."""
     return t.cast("Hasher", importlib.import_module("jupyter_server.auth"))
-
-
-def account_of(module: AnsibleModule) -> Ownership:
-    """Return the account that the options name; one that is not there yet, in check mode, owns nothing so far.
-
-    Raises:
-        KeyError: the account or group does not exist.
-    """
-    try:
-        return Ownership(module.params["owner"], module.params["group"])
-    except KeyError:
-        if module.check_mode:
-            return Ownership()
-        raise
 
 
 def main() -> None:
@@ -156,7 +142,7 @@ def main() -> None:
     hasher = load_hasher() if respawn(module, params["python"]) else None
     paths = Paths(params["directory"])
     try:
-        ownership = account_of(module)
+        ownership = ownership_of(module, "owner")
         plan = make_plan(paths, password, hasher, ownership)
         if not module.check_mode:
             apply(plan, paths, ownership)

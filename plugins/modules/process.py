@@ -193,6 +193,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import (
     Ownership,
     make_directory,
+    ownership_of,
     read_text,
     write_text,
 )
@@ -218,17 +219,8 @@ class Module(AnsibleModule):
         self.log(" ".join(f"{name}={self.params[name]}" for name in ("cluster", "name", "state", "instances")))
 
 
-def account_of(params: dict[str, t.Any]) -> Ownership:
-    """Return the account that the options name; one that is not there yet (in check mode) owns nothing so far."""
-    try:
-        return Ownership(params["account"], params["group"])
-    except KeyError:
-        return Ownership()
-
-
-def read_definition(params: dict[str, t.Any]) -> Definition:
-    """Return the definition that the options describe."""
-    account = account_of(params)
+def read_definition(params: dict[str, t.Any], account: Ownership) -> Definition:
+    """Return the definition that the options describe; *account* may read what is watched."""
     files = [
         ManagedFile(
             file["path"],
@@ -323,11 +315,12 @@ def run(module: AnsibleModule, manager: Manager, name: str) -> dict[str, t.Any]:
     """Bring process *name* into the state that is asked for."""
     params = module.params
     state = params["state"]
+    account = ownership_of(module, "account")
     files: list[ManagedFile] = []
     units = manager.units(name)
     wanted = dict.fromkeys((unit.name for unit in units), "")
     if params["command"] and state == "started":
-        definition = read_definition(params)
+        definition = read_definition(params, account)
         check_definition(definition)
         files = [*definition.files, *manager.render(definition)]
         wanted = dict.fromkeys(definition.units, definition.digest)
@@ -336,7 +329,7 @@ def run(module: AnsibleModule, manager: Manager, name: str) -> dict[str, t.Any]:
     elif state == "started":
         wanted = manager.laid_down(name)
 
-    changed_files, diff = differences(files, account_of(params))
+    changed_files, diff = differences(files, account)
     plan = make_plan(wanted, units, state)
     removable = [*manager.paths(name), *(file["path"] for file in params["files"])] if state == "absent" else []
     removable = [path for path in removable if os.path.lexists(path)]
@@ -351,8 +344,6 @@ def run(module: AnsibleModule, manager: Manager, name: str) -> dict[str, t.Any]:
         result["diff"] = diff
     if module.check_mode:
         return result
-
-    account = Ownership(params["account"], params["group"])
 
     def ownership(path: str) -> Ownership | None:
         ours = any(path == place or is_below(path, place) for place in manager.directories)

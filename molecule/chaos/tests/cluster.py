@@ -16,9 +16,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lab import Lab
+from waiting import wait_until
 
 PROJECT = Path(__file__).resolve().parents[3]
 STATE = "/var/lib/ipyparallel/ipyparallel"
@@ -32,18 +33,6 @@ CHILDREN = ["iopub", "mux", "control", "task", "broadcast 0", "broadcast 00", "b
 METRICS = 10118
 NAME = "kept"
 RATE = 20.0  # load-balanced tasks a second; they take a tenth of the engines
-
-Value = TypeVar("Value")
-
-
-def wait_until(condition: Callable[[], Value], seconds: float, what: str | Callable[[], str]) -> Value:
-    """Wait until *condition* is true; return what it returned, or fail with what did not happen."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not in {seconds:g} s: {what if isinstance(what, str) else what()}")
-        time.sleep(0.02)
-    return found
 
 
 def place(ident: str) -> tuple[str, int]:
@@ -406,6 +395,10 @@ class Fault:
     def say(self, text: str) -> None:
         """Add to the note."""
         self.row["note"] = f"{self.row['note']}; {text}".removeprefix("; ")
+
+    def told_whole(self) -> None:
+        """Wait until the watchdog says so, too."""
+        wait_until(lambda: self.cluster.status()["state"] == "whole", 30, "the watchdog says that it is whole")
 
     def hold(self, most: float) -> None:
         """Fail where it took too long, or work was lost."""

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import pytest
-from cluster import UNIT, Cluster, Fault, Process, place, wait_until
+from cluster import UNIT, Cluster, Fault, Process, place
+from waiting import wait_until
 
 Begin = Callable[[str], AbstractContextManager[Fault]]
 VICTIM = ("node2", 1)

@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from cluster import CHILDREN, Cluster, Fault, place, wait_until
+from cluster import CHILDREN, Cluster, Fault, place
+from waiting import wait_until
 
 Begin = Callable[[str], AbstractContextManager[Fault]]
 

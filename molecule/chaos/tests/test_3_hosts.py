@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from cluster import EXPECTED, Cluster, Fault, place, wait_until
+from cluster import EXPECTED, Cluster, Fault, place
+from waiting import wait_until
 
 Begin = Callable[[str], AbstractContextManager[Fault]]
 

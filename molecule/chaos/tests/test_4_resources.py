@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from cluster import CHILDREN, UNIT, Cluster, Fault, wait_until
+from cluster import CHILDREN, UNIT, Cluster, Fault
+from waiting import wait_until
 
 Begin = Callable[[str], AbstractContextManager[Fault]]
 FILL = "dd if=/dev/zero of={}/chaos-fill bs=1M status=none 2>/dev/null; true"
@@ -50,7 +51,7 @@ def test_the_disk_with_the_controllers_state_is_full(cluster: Cluster, fault: Be
         it.restart_clock()
         it.whole(15)
         it.count()
-        wait_until(lambda: cluster.status()["state"] == "whole", 30, "the watchdog says that it is whole")
+        it.told_whole()
         it.hold(15)
 
 
@@ -70,7 +71,7 @@ def test_tmp_is_full(cluster: Cluster, fault: Begin) -> None:
         for node in ("node1", "node3"):
             cluster.run(node, FREE.format("/tmp") + "; mount -o remount,size=50% /tmp")
         it.count()
-        wait_until(lambda: cluster.status()["state"] == "whole", 30, "the watchdog says that it is whole")
+        it.told_whole()
         it.hold(15)
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import pytest
-from cluster import NODES, UNIT, Cluster, Fault, wait_until
+from cluster import NODES, UNIT, Cluster, Fault
+from waiting import wait_until
 
 Begin = Callable[[str], AbstractContextManager[Fault]]
 

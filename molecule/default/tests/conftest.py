@@ -6,16 +6,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import figures as kept
 import pytest
 import testinfra
+from figures import of_scenario
 from lab import TREE, Lab
 from remote import Operator
 
-FIGURES = kept.Figures()
+figures, pytest_terminal_summary = of_scenario(TREE / "build/default.json")
 NODES = ["node1", "node2", "node3"]
 EVERY = [*NODES, "node4"]
 BASE = 10100
@@ -66,19 +66,6 @@ def on(lab: Lab, operator: Operator) -> Callable[[str], Any]:
         return testinfra.get_host(f"ssh://{node}", ssh_config=config, sudo=True, controlpersist=60)
 
     return host
-
-
-@pytest.fixture(scope="session")
-def figures() -> Iterator[kept.Figures]:
-    yield FIGURES
-    kept.write(FIGURES.rows, TREE / "build/default.json")
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if FIGURES.rows:
-        terminalreporter.section("figures, also in build/default.json")
-        for line in kept.table(FIGURES.rows):
-            terminalreporter.write_line(line)
 
 
 def secrets_of(operator: Operator) -> dict[str, str]:

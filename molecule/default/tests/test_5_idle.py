@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from conftest import NODES
 from figures import Figures
-from remote import Operator, wait_until
+from remote import Operator
+from waiting import wait_until
 
 SECONDS = 20
 # processor time in seconds, and resident memory in MB

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from conftest import NODES, NOTEBOOK
 from figures import Figures
-from remote import DOCUMENTED, HEALTH, METRICS, Operator, wait_until
+from remote import DOCUMENTED, HEALTH, METRICS, Operator
+from waiting import wait_until
 
 BASE = 10100
 CONNECTOR = "/var/lib/ipyparallel/ipyparallel/connector/ipcontroller-client.json"

@@ -8,8 +8,6 @@ import json
 import os
 import shlex
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +95,3 @@ class Account:
         places = (".local/share/ipyparallel", ".local/state/ipyparallel", ".config/ipyparallel", ".ipython")
         found = [path for place in places for path in self.home.glob(f"{place}/**/*{cluster}*")]
         return [path for path in found if "/env/" not in str(path)]
-
-
-def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Wait until *condition* returns something true; return that."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)
-    return found

@@ -4,29 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
-import figures as kept
 import pytest
 from account import PROJECT, Account
+from figures import of_scenario
 
-FIGURES = kept.Figures()
+figures, pytest_terminal_summary = of_scenario(PROJECT / "build/local.json")
 
 
 @pytest.fixture(scope="session")
 def account() -> Account:
     return Account()
-
-
-@pytest.fixture(scope="session")
-def figures() -> Iterator[kept.Figures]:
-    yield FIGURES
-    kept.write(FIGURES.rows, PROJECT / "build/local.json")
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if FIGURES.rows:
-        terminalreporter.section("figures, also in build/local.json")
-        for line in kept.table(FIGURES.rows):
-            terminalreporter.write_line(line)

@@ -9,8 +9,9 @@ import shlex
 import time
 
 import pytest
-from account import Account, wait_until
+from account import Account
 from figures import Figures
+from waiting import wait_until
 
 CHILDREN = ["iopub", "mux", "control", "task", "broadcast 0", "broadcast 00", "broadcast 01", "heartbeat"]
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from clusters import Cluster, listing, processes
-from remote import Operator, wait_until
+from remote import Operator
+from waiting import wait_until
 
 PLAIN = {"ansible_user": "plain", "ipyparallel_scope": "user", "ipyparallel_engines_per_host": 1}
 LINGERING = {**PLAIN, "ipyparallel_service_manager": "systemd_user"}
