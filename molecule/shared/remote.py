@@ -163,7 +163,7 @@ class Operator:
     def client(self, code: str, cluster: str = "ipyparallel", node: str = "node1") -> Any:
         """Run Python code with a client `c` on the controller host, as the cluster's account; return its JSON."""
         connector = f"/var/lib/ipyparallel/{cluster}/connector/ipcontroller-client.json"
-        code = f"import json, ipyparallel as p\nc = p.Client({connector!r}, timeout=20)\n{code}"
+        code = f"import json, ipyparallel as p\nconnector = {connector!r}\nc = p.Client(connector, timeout=20)\n{code}"
         return self.python(node, code, account="ipyparallel", program=f"/opt/ipyparallel/{cluster}/current/bin/python")
 
     def pids(self, cluster: str, nodes: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -225,6 +225,22 @@ def test_files_of_engines_in_tmp_are_seen_on_the_host(operator: Operator) -> Non
     )
 
 
+FIRST_CALL = """
+heard = []
+for number in range(20):
+    new = p.Client(connector, timeout=20)
+    result = new[:].execute(f"print({number})")
+    result.get(20)
+    heard.append(result.wait_for_output(10) and {text.strip() for text in result.stdout} == {str(number)})
+    new.close()
+print(json.dumps(heard))
+"""
+
+
+def test_a_new_client_hears_what_its_first_call_prints(operator: Operator) -> None:
+    assert operator.client(FIRST_CALL) == [True] * 20
+
+
 def test_what_user_code_leaves_ends_with_its_engine(operator: Operator) -> None:
     marker = "86399"
     operator.client(

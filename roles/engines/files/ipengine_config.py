@@ -19,13 +19,17 @@ import signal
 import threading
 import traceback
 
+from ipykernel.iostream import IOPubThread
 from ipyparallel.engine import app
 from ipyparallel.engine.kernel import IPythonParallelKernel
+from jupyter_client.session import DELIM
 from traitlets.config import Config
 
 EX_CONFIG = 78  # sysexits.h
 MOST_ANSWERS = 16
 MOST_BYTES = 1024 * 1024  # of an answer
+HEARD_AFTER = 0.3  # seconds; 50 ms do on a quiet machine
+MOST_CLIENTS = 1000
 LONGEST_BEAT = 3000  # of ipcontroller_config.py, in milliseconds
 # How long an engine waits for a controller that has gone, in milliseconds. Longer than the controller waits for an
 # engine, so that none leaves a controller that counts on it; and an end, since an engine that the controller has given
@@ -111,12 +115,47 @@ def let_tasks_be_done_once():
     IPythonParallelKernel.do_apply = do_once
 
 
+def let_new_clients_hear():
+    """Hold what a client's first calls publish until the client hears it.
+
+    A client connects to all schedulers at once, and may have its first call done before its subscription has arrived.
+    What is published then is lost, with the ``idle`` that ``execute(..., block=True)`` and ``%px`` wait for, without a
+    limit. Answers are not held, only output, and only for HEARD_AFTER seconds from a client's first call.
+
+    A welcome to a new subscription, which is the controller's, has no topic: the hub logs it as an error.
+    """
+    send = IOPubThread._really_send
+    clients = collections.OrderedDict()  # by session: messages that are held, None when it hears; of the IOPub thread
+
+    def release(thread, client):
+        held, clients[client] = clients[client], None
+        for arguments, options in held:
+            send(thread, *arguments, **options)
+        while len(clients) > MOST_CLIENTS and next(iter(clients.values())) is None:
+            clients.popitem(last=False)
+
+    def hold_or_send(self, message, *arguments, **options):
+        parent = message[message.index(DELIM) + 3]
+        client = app.IPEngine.instance().session.unpack(parent).get("session") if self._is_master_process() else None
+        if client and client not in clients:
+            clients[client] = []
+            self.io_loop.call_later(HEARD_AFTER, release, self, client)
+        if client and clients[client] is not None:
+            clients[client].append(((message, *arguments), options))
+        else:
+            send(self, message, *arguments, **options)
+
+    IOPubThread._really_send = hold_or_send
+    IOPubThread._send_welcome_message = lambda self, subscription: None
+
+
 try:
     configure(get_config())  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
     let_heartbeat_fit(get_config())  # noqa: F821 - pylint: disable=undefined-variable
     let_nanny_be_quiet()
     let_forks_end()
     let_tasks_be_done_once()
+    let_new_clients_hear()
 except BaseException:  # noqa: BLE001 - whatever it is
     # ipengine would go on with its defaults
     traceback.print_exc()
