@@ -8,6 +8,8 @@ import importlib.util
 import json
 import logging
 import os
+import subprocess
+import sys
 import types
 from pathlib import Path
 
@@ -171,3 +173,53 @@ def test_a_task_that_comes_again_is_answered_and_not_done_again(monkeypatch):
         kernel.do_apply(None, {}, [], str(number), {})
     kernel.do_apply(None, {}, [], "a", {})
     assert done.count("a") == 2, "no more than so many answers are kept"
+
+
+# In a process of its own, which ends as a scheduler does: at once.
+TAKE_TURNS = """
+import importlib.util, json, os, sys, threading, time, zmq
+spec = importlib.util.spec_from_file_location("task_scheduler", sys.argv[1])
+scheduler = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(scheduler)
+port, sent, received, kept, going = 0, 0, [], [], True
+
+def send():
+    global sent
+    client = zmq.Context().socket(zmq.DEALER)
+    client.reconnect_ivl = 10
+    client.connect(f"tcp://127.0.0.1:{port}")
+    while going:
+        client.send(b"%d" % sent)
+        sent += 1
+        time.sleep(0.0002)
+
+for number in range(6):
+    clients = zmq.Context().socket(zmq.ROUTER)
+    kept.append(clients)
+    if number:
+        clients.bind(f"tcp://127.0.0.1:{port}")
+    else:
+        port = clients.bind_to_random_port("tcp://127.0.0.1")
+        thread = threading.Thread(target=send)
+        thread.start()
+    end = len(received) + 200
+    while len(received) < end:
+        received.append(int(clients.recv_multipart()[1]))
+    if number == 5:
+        going = False
+        thread.join()
+    while (number < 5 and scheduler.hang_up(port)) or clients.poll(100):
+        if clients.poll(1):
+            received.append(int(clients.recv_multipart()[1]))
+print(json.dumps([sent, received]), flush=True)
+os._exit(0)
+"""
+
+
+def test_nothing_is_lost_of_what_a_client_sends_to_one_scheduler_and_the_next():
+    argv = [sys.executable, "-c", TAKE_TURNS, str(ROLES / "controller/files/task_scheduler.py")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    sent, received = json.loads(done.stdout)
+    assert received == list(range(sent))
+    assert sent > 1000

@@ -107,6 +107,8 @@ class Agent:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        assert self.process.stdout
+        self.process.stdout.close()
 
 
 class Cluster:

@@ -11,9 +11,11 @@ import itertools
 import json
 import logging
 import math
+import multiprocessing
 import os
 import pathlib
 import signal
+import time
 import traceback
 from urllib.parse import unquote
 
@@ -29,6 +31,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 POOLS = (9, 6, 3)  # ports for engines, for clients, internal ones; at broadcast_scheduler_depth 1
 EX_CONFIG = 78  # sysexits.h
 HANDSHAKE_MS = 5000
+DRAIN_SECONDS = 2.5  # task_scheduler.py needs up to 2
 # Milliseconds between two beats, where none are given: an engine is usable after about one and a half, so a short beat
 # is a short start, and each beat costs for each engine. docs/tuning.md has the figures (make bench BENCH=heartbeat).
 SHORTEST_BEAT = 500  # a shorter one gains tenths of a second, and wakes every engine as often
@@ -183,7 +186,18 @@ def live_and_die_as_one(tasks):
             os._exit(0)
         if pid:
             os.write(2, f"[ipcontroller] child {pid} ended with status {status}: the controller ends\n".encode())
+            drain({child.pid for child in multiprocessing.active_children()} - {pid})
             os._exit(1)
+
+    def drain(children):
+        # of these the task scheduler takes its time; not every service manager leaves it that when this one has ended
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for pid in children:
+            os.kill(pid, signal.SIGHUP)
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while children and time.monotonic() < deadline:
+            children = {pid for pid in children if os.waitpid(pid, os.WNOHANG)[0] == 0}
+            time.sleep(0.01)
 
     os.register_at_fork(after_in_child=die_with_main)
     signal.signal(signal.SIGCHLD, end_with_child)

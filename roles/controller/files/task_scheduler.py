@@ -15,6 +15,7 @@ import os
 import pathlib
 import signal
 import socket
+import stat
 import time
 import typing
 
@@ -168,16 +169,33 @@ def is_sent(stream, message):
     return True
 
 
+def sockets_at(port):
+    """Return copies of this process's TCP sockets at *port*: by descriptor, whether it listens, and the copy."""
+    found = []
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                with socket.socket(fileno=os.dup(number)) as tcp:
+                    if tcp.family in (socket.AF_INET, socket.AF_INET6) and tcp.getsockname()[1] == port:
+                        listens = bool(tcp.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+                        found.append((number, listens, tcp.dup()))
+    return found
+
+
 def hang_up(port):
-    """Tell those who are connected to this process at *port* that nothing more comes; return how many there are."""
+    """Let nobody connect at *port* any more, and tell those who are connected that nothing more comes to them.
+
+    Return how many those are. What they send is read until their ends come. ``unbind`` would lose it, as libzmq closes
+    with a listener what has come by it. libzmq aborts if it has to close the listener after this.
+    """
     count = 0
-    for entry in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(entry))) as tcp:
-            # not the one that listens: libzmq aborts where somebody else shuts it down
-            listens = tcp.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            if tcp.family in (socket.AF_INET, socket.AF_INET6) and tcp.getsockname()[1] == port and not listens:
-                tcp.shutdown(socket.SHUT_WR)
+    for number, listens, tcp in sockets_at(port):
+        with tcp, open(os.devnull) as nothing, contextlib.suppress(OSError):
+            if listens:
+                os.dup2(nothing.fileno(), number)
+            else:
                 count += 1
+                tcp.shutdown(socket.SHUT_WR)
     return count
 
 
@@ -215,7 +233,7 @@ class KeepingTaskScheduler(TaskScheduler):
             for ids in (self.all_ids, self.all_done, self.all_completed):
                 ids.update(done)
         self.all_ids.update(self.left)
-        # the end of the main process is told by SIGHUP, and systemd answers it with SIGTERM
+        # SIGHUP comes from the main process before it ends, or when it has; systemd answers that with SIGTERM
         for number in (signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, self.end)
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
@@ -225,8 +243,8 @@ class KeepingTaskScheduler(TaskScheduler):
         self.stop_receiving()  # tasks wait in their clients' sockets
 
     def end(self, number, _frame):
-        """End by the signal; but drain first when it comes because the main process has ended."""
-        if not is_orphan():
+        """End by the signal; but drain first when the main process ends or has ended."""
+        if number == signal.SIGTERM and not is_orphan():
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
@@ -241,9 +259,7 @@ class KeepingTaskScheduler(TaskScheduler):
         self.client_stream.flush(zmq.POLLOUT)
         time.sleep(0.02)  # libzmq's thread writes what it has
         clients = self.client_stream.socket
-        endpoint = clients.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
-        port = int(endpoint.rpartition(":")[2])
-        clients.unbind(endpoint)
+        port = int(clients.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode().rpartition(":")[2])
         # they connect to the next one; what they have sent comes before their end does
         deadline = time.monotonic() + DRAIN_SECONDS
         while (hang_up(port) and time.monotonic() < deadline) or clients.poll(50):

@@ -146,7 +146,7 @@ def let_new_clients_hear():
             send(self, message, *arguments, **options)
 
     IOPubThread._really_send = hold_or_send
-    IOPubThread._send_welcome_message = lambda self, subscription: None
+    IOPubThread._send_welcome_message = lambda _self, _subscription: None
 
 
 try:
