@@ -73,4 +73,5 @@ def test_all_three_are_rebooted_at_once(cluster: Cluster, fault: Begin) -> None:
         cluster.start_agent()
         it.whole(15)
         it.row["variables_kept"] = "none: engines ended"
+        it.count()
         it.hold(15)

@@ -31,12 +31,14 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 POOLS = (9, 6, 3)  # ports for engines, for clients, internal ones; at broadcast_scheduler_depth 1
 EX_CONFIG = 78  # sysexits.h
 HANDSHAKE_MS = 5000
+KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 60, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 6}
 DRAIN_SECONDS = 2.5  # task_scheduler.py needs up to 2
 # Milliseconds between two beats, where none are given: an engine is usable after about one and a half, so a short beat
 # is a short start, and each beat costs for each engine. docs/tuning.md has the figures (make bench BENCH=heartbeat).
 SHORTEST_BEAT = 500  # a shorter one gains tenths of a second, and wakes every engine as often
 BEAT_OF_AN_ENGINE = 2  # so the heartbeat takes about 2.5 % of a core at most, up to 1500 engines
 LONGEST_BEAT = 3000  # ipyparallel's own; ipengine_config.py relies on it
+SAID_AFTER = (1, 3, 10)  # seconds; clients try to connect each 0.1 s, and may have been frozen
 GONE_AFTER = 30_000  # ipyparallel's own: how long an engine may miss all beats until it counts as gone
 
 
@@ -140,7 +142,7 @@ def drop_stale_engines(state):
     """Forget those of the saved engines that cannot come back; they would stay as ids on which every task hangs.
 
     That is all of them when they belong to another identity, or when the file is half-written; and those of this host
-    that have ended while there was no controller.
+    that have ended while there was no controller. Return these last ones: their idents, by id.
     """
     log = state / "controller" / "log"
     saved, mark = log / "engines.json", log / "fingerprint"
@@ -154,10 +156,42 @@ def drop_stale_engines(state):
         # the hub writes 0 while it restores; after another restart new engines would get ids of those that are there
         following = max([known["next_id"], *(int(number) + 1 for number in known["engines"])])
         write_in_place(saved, json.dumps({"engines": alive, "next_id": following}))
+        return {int(number): ident for number, ident in known["engines"].items() if number not in alive}
     except (OSError, ValueError, KeyError, AttributeError):
         saved.unlink(missing_ok=True)
         (log / "tasks").unlink(missing_ok=True)
         write_in_place(mark, fingerprint)
+        return {}
+
+
+def let_old_clients_learn(gone):
+    """Say several times which engines there are, and which are *gone*, before the start of the controller or since.
+
+    The clients of the controller before this one come back some time after the start. Without this they would never
+    know what was said before: they would wait for engines that are gone, and not use new ones.
+    """
+    load, unregister = Hub._load_engine_state, Hub.unregister_engine
+    left = len(SAID_AFTER)
+
+    def say_again(hub):
+        nonlocal left
+        left -= 1
+        there = {number: engine.uuid for number, engine in hub.engines.items()}
+        for kind, engines in (("registration_notification", there), ("unregistration_notification", gone)):
+            for number, ident in engines.items():
+                hub.session.send(hub.notifier, kind, content={"id": number, "uuid": ident})
+
+    def load_and_say(hub):
+        load(hub)
+        for seconds in SAID_AFTER:
+            hub.loop.call_later(seconds, say_again, hub)
+
+    def unregister_and_note(hub, ident, message):
+        before = {number: engine.uuid for number, engine in hub.engines.items()} if left else {}
+        unregister(hub, ident, message)
+        gone.update((number, uuid) for number, uuid in before.items() if number not in hub.engines)
+
+    Hub._load_engine_state, Hub.unregister_engine = load_and_say, unregister_and_note
 
 
 def live_and_die_as_one(tasks):
@@ -213,14 +247,17 @@ def keep_tasks():
 
 
 def let_peers_come_again():
-    """Let an engine that connects again be heard at once.
+    """Let an engine that connects again be heard at once, and forget those whose host has vanished.
 
-    libzmq ignores it while its connection before is there still, and gives a handshake that hangs 30 s.
+    libzmq ignores it while its connection before is there still, gives a handshake that hangs 30 s, and keeps the
+    descriptor of a connection on which nothing comes for ever.
     """
     bind = util.bind
 
     def bind_for_returning(socket, *arguments, **options):
         socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        for option, value in KEEPALIVE.items():
+            socket.setsockopt(option, value)
         if getattr(socket, "socket", socket).type == zmq.ROUTER:
             socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         return bind(socket, *arguments, **options)
@@ -261,7 +298,7 @@ def let_heartbeat_be_quiet():
 try:
     STATE = pathlib.Path(os.environ["IPYPARALLEL_STATE"])
     configure(get_config(), STATE)  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
-    drop_stale_engines(STATE)
+    let_old_clients_learn(drop_stale_engines(STATE))
     live_and_die_as_one(STATE / "controller" / "log" / "tasks")
     keep_tasks()
     let_hub_save_engines_in_place()

@@ -19,6 +19,7 @@ import signal
 import threading
 import traceback
 
+import zmq
 from ipykernel.iostream import IOPubThread
 from ipyparallel.engine import app
 from ipyparallel.engine.kernel import IPythonParallelKernel
@@ -28,6 +29,8 @@ from traitlets.config import Config
 EX_CONFIG = 78  # sysexits.h
 MOST_ANSWERS = 16
 MOST_BYTES = 1024 * 1024  # of an answer
+# seconds: nothing is closed before a minute is over, which a partition may last
+KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 5, zmq.TCP_KEEPALIVE_INTVL: 5, zmq.TCP_KEEPALIVE_CNT: 12}
 HEARD_AFTER = 0.3  # seconds; 50 ms do on a quiet machine
 MOST_CLIENTS = 1000
 LONGEST_BEAT = 3000  # of ipcontroller_config.py, in milliseconds
@@ -70,6 +73,16 @@ def let_heartbeat_fit(c):
         start(self, hb_ping, hb_pong, period, identity)
 
     app.IPEngine.start_heartbeat = start_heartbeat
+
+
+def let_restarted_controller_be_found():
+    """Ask for a sign of the controller where nothing comes from it.
+
+    One that was restarted while this host was cut off answers that it knows nothing of the connection, and the engine
+    connects again; without this it waits GIVE_UP_AFTER, and ends.
+    """
+    for option, value in KEEPALIVE.items():
+        zmq.Context.instance().setsockopt(option, value)
 
 
 def let_forks_end():
@@ -153,6 +166,7 @@ try:
     configure(get_config())  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
     let_heartbeat_fit(get_config())  # noqa: F821 - pylint: disable=undefined-variable
     let_nanny_be_quiet()
+    let_restarted_controller_be_found()
     let_forks_end()
     let_tasks_be_done_once()
     let_new_clients_hear()
