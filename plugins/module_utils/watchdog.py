@@ -168,6 +168,10 @@ GHOST_STEPS = (0.0, 5.0, 15.0, 30.0, 60.0, 120.0)
 """When a ghost that answers is told to end, in seconds after it was told first; then it is given up."""
 
 
+GHOST_GRACE = 10.0
+"""How long a ghost may answer, in seconds, before it is told to end: if its heart beats, the hub takes it back."""
+
+
 @dataclasses.dataclass
 class Departed:
     """An engine that was registered and is not; a ghost, if it answers."""
@@ -176,6 +180,7 @@ class Departed:
     since: float
     asked: float | None = None
     answered: float | None = None
+    first_answered: float | None = None
     told: int = 0
     first_told: float = 0.0
 
@@ -191,11 +196,13 @@ DEPARTED_MOST = 256
 
 
 def judge_ghosts(departed: Iterable[Departed], now: float) -> list[Action]:
-    """Return the ghosts to tell to end: an engine that the hub has forgotten does not register again by itself."""
+    """Return the ghosts to tell to end: those that the hub does not take back, and none registers again by itself."""
     actions = []
     for ghost in departed:
         # an answer that it gave before it was told last says nothing of now
         if ghost.answered is None or (ghost.asked is not None and ghost.answered < ghost.asked):
+            continue
+        if ghost.first_answered is None or now < ghost.first_answered + GHOST_GRACE:
             continue
         if ghost.told < len(GHOST_STEPS) and (not ghost.told or now >= ghost.first_told + GHOST_STEPS[ghost.told]):
             why = f"it answers, and the hub does not know it any more since {now - ghost.since:.1f} s"

@@ -176,7 +176,7 @@ class Watchdog:
         self.conditions: dict[str, str] = {}
         """Problems by name, which the looks find and take away."""
         self.counts: collections.Counter[str] = collections.Counter()
-        self.state, self.state_since = "down", time.time()
+        self.state, self.state_since, self.state_began = "down", time.time(), self.clock()
         self.looked = clock()
         self._next: dict[str, float] = {}
 
@@ -290,9 +290,8 @@ class Watchdog:
             {**self.conditions, **dict.fromkeys(["missing"] if short else [], "")},
         )
         if state != self.state:
-            seconds = time.time() - self.state_since
-            self.journal.say(f"{state}, after {seconds:.1f} s {self.state}")
-            self.state, self.state_since = state, time.time()
+            self.journal.say(f"{state}, after {now - self.state_began:.1f} s {self.state}")
+            self.state, self.state_since, self.state_began = state, time.time(), now
 
     def queue_question_is_fresh(self, now: float) -> bool:
         """Return whether the hub owes no answer for long."""
@@ -582,7 +581,9 @@ class Watchdog:
         for ident, (answer, asked) in list(self.ghost_questions.items()):
             if ident not in self.departed or answer.done():
                 if ident in self.departed:
-                    self.departed[ident].answered = now
+                    ghost = self.departed[ident]
+                    ghost.answered = now
+                    ghost.first_answered = ghost.first_answered or now
                 del self.ghost_questions[ident]
             elif now - asked > 60.0:
                 del self.ghost_questions[ident]

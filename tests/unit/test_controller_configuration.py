@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from datetime import datetime, timezone
 from pathlib import Path
@@ -145,3 +146,126 @@ def test_a_result_for_a_forgotten_task_is_no_error(database):
     assert database.get_record("5")["result_buffers"] == [b"x" * 7]
     with pytest.raises(KeyError):
         database.update_record("unknown", {})
+
+
+# ---- engines that come back
+
+
+class Stub:
+    """What the hub has of engines; time is its own."""
+
+    def __init__(self):
+        self.engines, self.by_ident, self.incoming_registrations = {}, {}, {}
+        self.stranded, self.later, self.log = [], [], logging.getLogger("hub")
+        self.loop = SimpleNamespace(call_later=lambda *later: self.later.append(later))
+
+    def new_engine_id(self, _requested):
+        return 100
+
+    def handle_new_heart(self, heart):
+        self.finish_registration(heart)
+
+    def finish_registration(self, heart):
+        engine = self.incoming_registrations.pop(heart)
+        self.engines[engine.id] = engine
+        self.by_ident[heart] = engine.id
+
+    def unregister_engine(self, _ident, message):
+        if engine := self.engines.pop(message["content"]["id"], None):
+            del self.by_ident[engine.ident]
+
+    def _handle_stranded_msgs(self, number, _uuid):
+        self.stranded.append(number)
+
+    def register(self, number, uuid):
+        self.incoming_registrations[uuid.encode()] = CONTROLLER.EngineConnector(
+            id=number, uuid=uuid, ident=uuid.encode()
+        )
+        self.handle_new_heart(uuid.encode())
+
+    def pass_time(self):
+        waiting, self.later = self.later, []
+        for _seconds, function, *arguments in waiting:
+            function(*arguments)
+        return [round(seconds) for seconds, *_rest in waiting]
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub, and which engines have gone."""
+    monkeypatch.setattr(HeartMonitor, "beat", lambda self: setattr(self, "on_probation", {}))
+    found = functions("controller/files/ipcontroller_config.py")
+    gone = {7: "node1__default__1__5__ff"}
+    found.let_engines_come_back.__globals__["Hub"] = type("Patched", (Stub,), {})
+    found.let_engines_come_back(gone)
+    made = found.let_engines_come_back.__globals__["Hub"]()
+    made.gone = gone
+    return made
+
+
+A, B = "node1__default__0__4__ff", "node2__default__0__4__ff"
+
+
+def ids(hub):
+    return {engine.uuid: number for number, engine in hub.engines.items()}
+
+
+def test_a_heart_that_beats_again_gets_its_engines_id_back_when_its_tasks_are_elsewhere(hub):
+    hub.register(3, A)
+    hub.unregister_engine(None, {"content": {"id": 3}})
+    assert hub.gone[3] == A
+    hub.handle_new_heart(A.encode())
+    assert ids(hub) == {}
+    assert hub.pass_time() == [6]
+    assert ids(hub) == {A: 3}
+    assert 3 not in hub.gone
+    # the hub calls this two minutes after the engine has left
+    hub._handle_stranded_msgs(3, A)
+    hub._handle_stranded_msgs(4, B)
+    assert hub.stranded == [4]
+
+
+def test_an_engine_that_had_gone_before_the_start_gets_its_id_back(hub):
+    hub.handle_new_heart(b"node1__default__1__5__ff")
+    assert hub.pass_time() == [0]
+    assert ids(hub) == {"node1__default__1__5__ff": 7}
+
+
+def test_an_engine_that_nobody_knows_gets_another_id_and_leaves_by_it(hub):
+    hub.register(3, A)
+    hub.handle_new_heart(B.encode())
+    hub.pass_time()
+    assert ids(hub) == {A: 3, B: 100}
+    # it says so with the number that the controller before this one gave it
+    hub.unregister_engine(None, {"header": {"session": B}, "content": {"id": 3}})
+    assert ids(hub) == {A: 3}
+    hub.unregister_engine(None, {"header": {"session": B}, "content": {"id": 3}})
+    assert ids(hub) == {A: 3}
+    # health says it of others
+    hub.unregister_engine(None, {"header": {"session": "6fb7a9d4-0d1d5f5b5e3a"}, "content": {"id": 3}})
+    assert ids(hub) == {}
+
+
+@pytest.mark.parametrize("heart", [b"6fb7a9d4-0d1d5f5b5e3a", A.encode()])
+def test_a_heart_that_is_no_lost_engines_changes_nothing(hub, heart):
+    hub.register(3, A)
+    hub.handle_new_heart(heart)
+    hub.pass_time()
+    assert ids(hub) == {A: 3}
+
+
+def test_those_who_went_are_forgotten_at_last(hub):
+    for number in range(8, 1200):
+        hub.register(number, f"node1__default__0__{number}__ff")
+        hub.unregister_engine(None, {"content": {"id": number}})
+    assert len(hub.gone) == 1000
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_heart_that_missed_beats_is_told_of_when_it_beats_again(monkeypatch):
+    told = []
+    one = HeartMonitor(parent=None)
+    monkeypatch.setattr(HeartMonitor, "handle_new_hearts", lambda _self, hearts: told.append(hearts))
+    one.hearts, one.responses, one.on_probation = {b"a", b"b"}, {b"a", b"b"}, {b"a": 2}
+    one.beat()
+    assert told == [{b"a"}]

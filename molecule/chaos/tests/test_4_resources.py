@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from cluster import CHILDREN, UNIT, Cluster, Fault
 from waiting import wait_until
@@ -16,6 +18,9 @@ from waiting import wait_until
 Begin = Callable[[str], AbstractContextManager[Fault]]
 FILL = "dd if=/dev/zero of={}/chaos-fill bs=1M status=none 2>/dev/null; true"
 FREE = "rm -f {}/chaos-fill"
+
+# libfaketime 0.9.10 gives clock_nanosleep, which time.sleep calls, no valid time where the monotonic clock is right
+SLEEP = "import select, time\ntime.sleep = lambda seconds: select.select([], [], [], seconds) and None\n"
 
 
 def problem(cluster: Cluster, text: str) -> str:
@@ -52,7 +57,7 @@ def test_the_disk_with_the_controllers_state_is_full(cluster: Cluster, fault: Be
         it.whole(15)
         it.count()
         it.told_whole()
-        it.hold(15)
+        it.hold(15, tasks_too=False)  # what cannot be noted is lost with the controller
 
 
 def test_tmp_is_full(cluster: Cluster, fault: Begin) -> None:
@@ -97,7 +102,7 @@ def test_file_descriptors_near_the_limit(cluster: Cluster, fault: Begin) -> None
 
 def test_the_clock_is_set_back_an_hour(cluster: Cluster, fault: Begin) -> None:
     """Of controller and watchdog, by libfaketime: a node has the clock of this machine, which is not touched."""
-    units = [f"{UNIT}controller.service", f"{UNIT}health.service"]
+    units = [f"{UNIT}health.service", f"{UNIT}controller.service"]
     library = cluster.run("node1", "ls /usr/lib/*/faketime/libfaketime.so.1").strip()
     lines = [
         "[Service]",
@@ -106,9 +111,12 @@ def test_the_clock_is_set_back_an_hour(cluster: Cluster, fault: Begin) -> None:
         "Environment=FAKETIME_NO_CACHE=1",
         "Environment=FAKETIME_DONT_FAKE_MONOTONIC=1",
     ]
+    shim = "/usr/local/lib/chaos-clock/sitecustomize.py"
+    cluster.run("node1", f"mkdir -p {Path(shim).parent}; printf '%s' {shlex.quote(SLEEP)} > {shim}")
     for unit in units:
         drop_in = f"/etc/systemd/system/{unit}.d"
         cluster.run("node1", f"mkdir -p {drop_in}; printf '%s\\n' {' '.join(map(repr, lines))} > {drop_in}/clock.conf")
+        lines.append(f"Environment=PYTHONPATH={Path(shim).parent}")
     try:
         cluster.run(
             "node1", f"echo +0 > /etc/chaos-clock; systemctl daemon-reload; systemctl restart {' '.join(units)}"
@@ -116,6 +124,7 @@ def test_the_clock_is_set_back_an_hour(cluster: Cluster, fault: Begin) -> None:
         cluster.wait_until_whole(30)
         with fault("clock of the controller set back an hour, and right again") as it:
             main, _children = wait_until(cluster.controller, 20, "a controller")
+            it.count()  # those that were under way when the controller was told to stop are dropped
             cluster.run("node1", "echo -3600 > /etc/chaos-clock")
             it.restart_clock()
             # two periods in which the hub would drop an engine that does not answer; the load goes on

@@ -17,14 +17,16 @@ import pathlib
 import signal
 import time
 import traceback
+import types
 from urllib.parse import unquote
 
 import zmq
 from ipyparallel import util
-from ipyparallel.controller import app
+from ipyparallel.controller import app, task_scheduler
 from ipyparallel.controller.dictdb import DictDB
 from ipyparallel.controller.heartmonitor import HeartMonitor
-from ipyparallel.controller.hub import Hub
+from ipyparallel.controller.hub import EngineConnector, Hub
+from tornado import ioloop
 from traitlets.config import Config
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -38,6 +40,9 @@ DRAIN_SECONDS = 2.5  # task_scheduler.py needs up to 2
 SHORTEST_BEAT = 500  # a shorter one gains tenths of a second, and wakes every engine as often
 BEAT_OF_AN_ENGINE = 2  # so the heartbeat takes about 2.5 % of a core at most, up to 1500 engines
 LONGEST_BEAT = 3000  # ipyparallel's own; ipengine_config.py relies on it
+IDENT_PARTS = 5  # ipengine_config.py
+STRANDED_SECONDS = 6  # ipyparallel's task scheduler takes 5 until it gives an engine's tasks to others
+MOST_GONE = 1000
 SAID_AFTER = (1, 3, 10)  # seconds; clients try to connect each 0.1 s, and may have been frozen
 GONE_AFTER = 30_000  # ipyparallel's own: how long an engine may miss all beats until it counts as gone
 
@@ -107,7 +112,7 @@ def let_heartbeat_fit(c):
 def is_gone(ident):
     """Return whether the engine with this *ident* (see ``ipengine_config.py``) ran on this host, and does no more."""
     parts = ident.split("__")
-    if len(parts) != 5 or unquote(parts[0].replace("_", "%")) != os.environ["IPYPARALLEL_HOST"]:
+    if len(parts) != IDENT_PARTS or unquote(parts[0].replace("_", "%")) != os.environ["IPYPARALLEL_HOST"]:
         return False  # nothing is known of other hosts here
     try:
         environ = pathlib.Path("/proc", parts[3], "environ").read_bytes().split(b"\0")
@@ -170,12 +175,9 @@ def let_old_clients_learn(gone):
     The clients of the controller before this one come back some time after the start. Without this they would never
     know what was said before: they would wait for engines that are gone, and not use new ones.
     """
-    load, unregister = Hub._load_engine_state, Hub.unregister_engine
-    left = len(SAID_AFTER)
+    load = Hub._load_engine_state
 
     def say_again(hub):
-        nonlocal left
-        left -= 1
         there = {number: engine.uuid for number, engine in hub.engines.items()}
         for kind, engines in (("registration_notification", there), ("unregistration_notification", gone)):
             for number, ident in engines.items():
@@ -186,12 +188,68 @@ def let_old_clients_learn(gone):
         for seconds in SAID_AFTER:
             hub.loop.call_later(seconds, say_again, hub)
 
-    def unregister_and_note(hub, ident, message):
-        before = {number: engine.uuid for number, engine in hub.engines.items()} if left else {}
-        unregister(hub, ident, message)
-        gone.update((number, uuid) for number, uuid in before.items() if number not in hub.engines)
+    Hub._load_engine_state = load_and_say
 
-    Hub._load_engine_state, Hub.unregister_engine = load_and_say, unregister_and_note
+
+def let_engines_come_back(gone):
+    """Register an engine whose heart beats though the hub does not know it: with its id, if it is one of the *gone*.
+
+    Its host was away, or it was registering when the controller before this one ended. It is the same process and has
+    its variables. What it had to do was given to others, or was told to be lost, so that has to be over first.
+    """
+    handle, unregister, strand = Hub.handle_new_heart, Hub.unregister_engine, Hub._handle_stranded_msgs
+    times = {}
+
+    def adopt(hub, heart):
+        if heart in hub.by_ident or heart in hub.incoming_registrations:
+            return
+        uuid = heart.decode()
+        number = next((number for number, ident in gone.items() if ident == uuid), None)
+        if number is None:
+            number = hub.new_engine_id(None)
+        gone.pop(number, None)
+        hub.log.warning("registration::engine %i has come back: %s", number, uuid)
+        hub.incoming_registrations[heart] = EngineConnector(id=number, uuid=uuid, ident=heart)
+        hub.finish_registration(heart)
+
+    def handle_new_heart(hub, heart):
+        if heart in hub.incoming_registrations:
+            handle(hub, heart)
+        elif heart not in hub.by_ident and heart.count(b"__") == IDENT_PARTS - 1:
+            over = times.get(heart.decode(), -math.inf) + STRANDED_SECONDS
+            hub.loop.call_later(max(0, over - time.monotonic()), adopt, hub, heart)
+
+    def unregister_and_note(hub, ident, message):
+        # engines and nannies know the first id only, which may be another's now; their sessions have the engine's ident
+        sender = message.get("header", {}).get("session", "")
+        if sender.count("__") == IDENT_PARTS - 1:
+            message["content"]["id"] = hub.by_ident.get(sender.encode(), -1)
+        before = {number: engine.uuid for number, engine in hub.engines.items()}
+        unregister(hub, ident, message)
+        for number in before.keys() - hub.engines.keys():
+            gone[number] = before[number]
+            times[before[number]] = time.monotonic()
+        for dictionary in (gone, times):
+            for key in list(dictionary)[:-MOST_GONE]:
+                del dictionary[key]
+
+    def handle_stranded(hub, number, uuid):
+        if number not in hub.engines:
+            strand(hub, number, uuid)
+
+    Hub.handle_new_heart, Hub.unregister_engine = handle_new_heart, unregister_and_note
+    Hub._handle_stranded_msgs = handle_stranded
+
+    # the hub may forget an engine before its heart counts as stopped, and would not hear that it beats again
+    beat = HeartMonitor.beat
+
+    def beat_and_tell(self):
+        returned = self.responses.intersection(self.on_probation)
+        beat(self)
+        if returned:
+            self.handle_new_hearts(returned)
+
+    HeartMonitor.beat = beat_and_tell
 
 
 def live_and_die_as_one(tasks):
@@ -235,6 +293,16 @@ def live_and_die_as_one(tasks):
 
     os.register_at_fork(after_in_child=die_with_main)
     signal.signal(signal.SIGCHLD, end_with_child)
+
+
+def let_clock_be_set():
+    """Go by a clock that nobody sets: when the other is set back, tornado waits for that long.
+
+    The heartbeat would stop, and all engines would end. Only a task's time limit is given to the loop as a time of the
+    other clock.
+    """
+    ioloop.IOLoop.time = lambda _self: time.monotonic()
+    task_scheduler.time = types.SimpleNamespace(time=time.monotonic)
 
 
 def keep_tasks():
@@ -298,8 +366,11 @@ def let_heartbeat_be_quiet():
 try:
     STATE = pathlib.Path(os.environ["IPYPARALLEL_STATE"])
     configure(get_config(), STATE)  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
-    let_old_clients_learn(drop_stale_engines(STATE))
+    GONE = drop_stale_engines(STATE)
+    let_old_clients_learn(GONE)
+    let_engines_come_back(GONE)
     live_and_die_as_one(STATE / "controller" / "log" / "tasks")
+    let_clock_be_set()
     keep_tasks()
     let_hub_save_engines_in_place()
     let_peers_come_again()

@@ -126,18 +126,32 @@ def told(**facts):
     return [a.step for a in watchdog.judge_ghosts([Departed(ident(), NOW - 100, **facts)], NOW)]
 
 
+ANSWERED = {"asked": NOW - 3, "answered": NOW - 1, "first_answered": NOW - 10}
+
+
 @pytest.mark.parametrize(
     ("facts", "steps"),
     [
         ({}, []),
         ({"asked": NOW - 3}, []),
-        ({"asked": NOW - 3, "answered": NOW - 1}, [0]),
+        (ANSWERED, [0]),
+        # its heart may beat
+        ({**ANSWERED, "first_answered": NOW - 9.9}, []),
         # asked again since, and silent
         ({"asked": NOW - 1, "answered": NOW - 3}, []),
-        ({"asked": NOW - 3, "answered": NOW - 1, "told": 1, "first_told": NOW - 4.9}, []),
-        ({"asked": NOW - 3, "answered": NOW - 1, "told": 1, "first_told": NOW - 5}, [1]),
-        ({"asked": NOW - 3, "answered": NOW - 1, "told": 3, "first_told": NOW - 20}, []),
-        ({"asked": NOW - 3, "answered": NOW - 1, "told": len(GHOST_STEPS), "first_told": NOW - 900}, []),
+        ({**ANSWERED, "told": 1, "first_told": NOW - 4.9}, []),
+        ({**ANSWERED, "told": 1, "first_told": NOW - 5}, [1]),
+        ({**ANSWERED, "told": 3, "first_told": NOW - 20}, []),
+        (
+            {
+                "asked": NOW - 3,
+                "answered": NOW - 1,
+                "first_answered": NOW - 10,
+                "told": len(GHOST_STEPS),
+                "first_told": NOW - 900,
+            },
+            [],
+        ),
     ],
 )
 def test_a_ghost_that_answers_is_told_to_end_some_times(facts, steps):

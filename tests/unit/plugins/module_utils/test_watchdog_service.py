@@ -15,6 +15,7 @@ import urllib.request
 import pytest
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import watchdog_service as service
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import HubError
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.watchdog import GHOST_GRACE
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.watchdog_service import Settings, Watchdog
 
 
@@ -162,6 +163,8 @@ def test_a_zombie_is_forgotten_and_a_ghost_that_it_becomes_is_told_to_end(world)
     world.run(20)
     assert len(world.did) == 1
     world.alive.add(ident(1))
+    world.run(GHOST_GRACE)
+    assert len(world.did) == 1
     world.run(5)
     assert world.did[1:] == [("end", ident(1), None)]
     # its manager starts another
@@ -170,6 +173,17 @@ def test_a_zombie_is_forgotten_and_a_ghost_that_it_becomes_is_told_to_end(world)
     world.run(30)
     assert len(world.did) == 2
     assert world.watchdog.status()["repairs"] == {"zombie": 1, "ghost": 1}
+    assert world.watchdog.status()["state"] == "whole"
+
+
+def test_an_engine_that_the_hub_takes_back_is_no_ghost(world):
+    world.start(0, 1)
+    world.run(10)
+    number = world.engines.pop(ident(1))
+    world.run(GHOST_GRACE - 2)
+    world.engines[ident(1)] = number
+    world.run(30)
+    assert world.did == []
     assert world.watchdog.status()["state"] == "whole"
 
 
@@ -192,7 +206,7 @@ def test_a_ghost_is_found_by_the_next_watchdog(world, settings, monkeypatch):
     second = World(settings, monkeypatch)
     second.start(0)
     second.alive.add(ident(1))
-    second.run(5)
+    second.run(GHOST_GRACE + 5)
     assert second.did == [("end", ident(1), None)]
 
 
