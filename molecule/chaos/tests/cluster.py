@@ -402,10 +402,10 @@ class Fault:
         """Wait until the watchdog says so, too."""
         wait_until(lambda: self.cluster.status()["state"] == "whole", 30, "the watchdog says that it is whole")
 
-    def hold(self, most: float, *, tasks_too: bool = True) -> None:
-        """Fail where it took too long, or work was lost; tasks are dropped where the controller is told to stop."""
+    def hold(self, most: float, *, lost: float = 0) -> None:
+        """Fail where it took too long, or more work was lost; it is dropped where the controller is told to stop."""
         took = self.row["whole_after"]
         assert took <= most, f"whole after {took:g} s, at most {most:g} s: {self.cluster.why}"
-        assert self.row["tasks_lost"] == 0 or not tasks_too, (
+        assert self.row["tasks_lost"] <= lost, (
             f"{self.row['tasks_lost']} of {self.row['tasks']} tasks lost: {self.row['note']}"
         )

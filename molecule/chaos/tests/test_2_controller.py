@@ -39,7 +39,8 @@ def test_one_process_of_the_controller_killed(cluster: Cluster, fault: Begin, nu
             it.say(f"engines started again: {restarted}")
         assert all(after[where][1] == it.before[where][1] for where in after if where not in restarted)
         it.say(f"{under_way} tasks were under way")
-        it.hold(15)
+        # the kernel takes what comes in the 20 ms in which a killed process goes, and nobody reads it any more
+        it.hold(15, lost=1 if victim in (main, children[CHILDREN.index("task")]) else 0)
 
 
 def test_one_child_of_the_controller_stopped(cluster: Cluster, fault: Begin) -> None:

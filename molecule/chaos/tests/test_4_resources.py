@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import signal
@@ -57,7 +58,7 @@ def test_the_disk_with_the_controllers_state_is_full(cluster: Cluster, fault: Be
         it.whole(15)
         it.count()
         it.told_whole()
-        it.hold(15, tasks_too=False)  # what cannot be noted is lost with the controller
+        it.hold(15, lost=math.inf)  # what cannot be noted is lost with the controller
 
 
 def test_tmp_is_full(cluster: Cluster, fault: Begin) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def test_stopped_and_started_in_a_careless_order(cluster: Cluster, fault: Begin,
         it.whole(15)
         it.row["variables_kept"] = "none: engines ended"
         it.count()
-        it.hold(15, tasks_too=False)
+        it.hold(15, lost=math.inf)
 
 
 def test_playbooks_stop_and_start(cluster: Cluster, fault: Begin) -> None:
@@ -57,7 +58,7 @@ def test_playbooks_stop_and_start(cluster: Cluster, fault: Begin) -> None:
         it.whole(5)
         it.row["variables_kept"] = "none: engines ended"
         it.count()
-        it.hold(5, tasks_too=False)
+        it.hold(5, lost=math.inf)
 
 
 def test_an_engine_dies_while_there_is_no_controller(cluster: Cluster, fault: Begin) -> None:
@@ -72,7 +73,7 @@ def test_an_engine_dies_while_there_is_no_controller(cluster: Cluster, fault: Be
         it.restart_clock()
         it.whole(15)
         it.count()
-        it.hold(15, tasks_too=False)
+        it.hold(15, lost=math.inf)
 
 
 def test_the_controller_restarts_while_a_host_is_away(cluster: Cluster, fault: Begin) -> None:
