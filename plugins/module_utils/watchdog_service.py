@@ -587,6 +587,7 @@ class Watchdog:
                 del self.ghost_questions[ident]
             elif now - asked > 60.0:
                 del self.ghost_questions[ident]
+                self.departed[ident].first_answered = None
         for departed in kept:
             if now >= departed.next_question() and now - departed.since > 1.0:
                 departed.asked = now

@@ -155,7 +155,7 @@ class Stub:
     """What the hub has of engines; time is its own."""
 
     def __init__(self):
-        self.engines, self.by_ident, self.incoming_registrations = {}, {}, {}
+        self.engines, self.by_ident, self.incoming_registrations, self.queues = {}, {}, {}, {}
         self.stranded, self.later, self.log = [], [], logging.getLogger("hub")
         self.loop = SimpleNamespace(call_later=lambda *later: self.later.append(later))
 
@@ -169,13 +169,17 @@ class Stub:
         engine = self.incoming_registrations.pop(heart)
         self.engines[engine.id] = engine
         self.by_ident[heart] = engine.id
+        self.queues[engine.id] = []
 
     def unregister_engine(self, _ident, message):
+        for heart, one in list(self.incoming_registrations.items()):
+            if one.id == message["content"]["id"]:
+                del self.incoming_registrations[heart]
         if engine := self.engines.pop(message["content"]["id"], None):
             del self.by_ident[engine.ident]
 
     def _handle_stranded_msgs(self, number, _uuid):
-        self.stranded.append(number)
+        self.stranded += self.queues[number]
 
     def register(self, number, uuid):
         self.incoming_registrations[uuid.encode()] = CONTROLLER.EngineConnector(
@@ -190,14 +194,14 @@ class Stub:
         return [round(seconds) for seconds, *_rest in waiting]
 
 
-@pytest.fixture
-def hub(monkeypatch):
-    """A hub, and which engines have gone."""
+@pytest.fixture(params=[True])
+def hub(request, monkeypatch):
+    """A hub, and which engines have gone; with a parameter, whether it takes others too."""
     monkeypatch.setattr(HeartMonitor, "beat", lambda self: setattr(self, "on_probation", {}))
     found = functions("controller/files/ipcontroller_config.py")
     gone = {7: "node1__default__1__5__ff"}
     found.let_engines_come_back.__globals__["Hub"] = type("Patched", (Stub,), {})
-    found.let_engines_come_back(gone)
+    found.let_engines_come_back(gone, request.param)
     made = found.let_engines_come_back.__globals__["Hub"]()
     made.gone = gone
     return made
@@ -212,6 +216,7 @@ def ids(hub):
 
 def test_a_heart_that_beats_again_gets_its_engines_id_back_when_its_tasks_are_elsewhere(hub):
     hub.register(3, A)
+    hub.queues[3] = ["task"]
     hub.unregister_engine(None, {"content": {"id": 3}})
     assert hub.gone[3] == A
     hub.handle_new_heart(A.encode())
@@ -219,10 +224,11 @@ def test_a_heart_that_beats_again_gets_its_engines_id_back_when_its_tasks_are_el
     assert hub.pass_time() == [6]
     assert ids(hub) == {A: 3}
     assert 3 not in hub.gone
+    assert hub.stranded == ["task"]
+    hub.queues[3] = ["new"]
     # the hub calls this two minutes after the engine has left
     hub._handle_stranded_msgs(3, A)
-    hub._handle_stranded_msgs(4, B)
-    assert hub.stranded == [4]
+    assert hub.stranded == ["task"]
 
 
 def test_an_engine_that_had_gone_before_the_start_gets_its_id_back(hub):
@@ -244,6 +250,49 @@ def test_an_engine_that_nobody_knows_gets_another_id_and_leaves_by_it(hub):
     # health says it of others
     hub.unregister_engine(None, {"header": {"session": "6fb7a9d4-0d1d5f5b5e3a"}, "content": {"id": 3}})
     assert ids(hub) == {}
+
+
+@pytest.mark.parametrize("hub", [False], indirect=True)
+def test_without_encryption_only_those_who_were_there_are_taken_back(hub):
+    hub.handle_new_heart(B.encode())
+    hub.handle_new_heart(b"node1__default__1__5__ff")
+    hub.pass_time()
+    assert ids(hub) == {"node1__default__1__5__ff": 7}
+
+
+def test_one_whose_place_is_taken_waits_until_it_is_free(hub):
+    """A restored engine that has ended is there until health forgets it."""
+    hub.register(3, A)
+    returns = A.replace("4__ff", "9__aa")
+    hub.handle_new_heart(returns.encode())
+    hub.pass_time()
+    assert ids(hub) == {A: 3}
+    hub.unregister_engine(None, {"content": {"id": 3}})
+    assert hub.pass_time() == [6]
+    assert ids(hub) == {returns: 100}
+
+
+def test_one_whose_place_stays_taken_is_left_alone_at_last(hub):
+    hub.register(3, A)
+    hub.handle_new_heart(A.replace("4__ff", "9__aa").encode())
+    for _turn in range(20):
+        hub.pass_time()
+    assert hub.later == []
+    assert ids(hub) == {A: 3}
+
+
+def test_an_engine_that_leaves_is_not_taken_back_by_its_last_beats(hub):
+    hub.register(3, A)
+    hub.unregister_engine(None, {"header": {"session": A}, "content": {"id": 3}})
+    hub.handle_new_heart(A.encode())
+    hub.pass_time()
+    assert ids(hub) == {}
+
+
+def test_an_engine_that_leaves_before_its_first_beat_is_not_waited_for(hub):
+    hub.incoming_registrations[A.encode()] = CONTROLLER.EngineConnector(id=3, uuid=A, ident=A.encode())
+    hub.unregister_engine(None, {"header": {"session": A}, "content": {"id": 3}})
+    assert hub.incoming_registrations == {}
 
 
 @pytest.mark.parametrize("heart", [b"6fb7a9d4-0d1d5f5b5e3a", A.encode()])

@@ -5,6 +5,7 @@ The identity is read from ``$IPYPARALLEL_STATE/identity.json`` (0600), never fro
 every service manager. Settings that are no secret are in ``ipcontroller.json`` beside this file.
 """
 
+import contextlib
 import ctypes
 import importlib.util
 import itertools
@@ -42,8 +43,9 @@ BEAT_OF_AN_ENGINE = 2  # so the heartbeat takes about 2.5 % of a core at most, u
 LONGEST_BEAT = 3000  # ipyparallel's own; ipengine_config.py relies on it
 IDENT_PARTS = 5  # ipengine_config.py
 STRANDED_SECONDS = 6  # ipyparallel's task scheduler takes 5 until it gives an engine's tasks to others
+TAKEN_TRIES = 10
 MOST_GONE = 1000
-SAID_AFTER = (1, 3, 10)  # seconds; clients try to connect each 0.1 s, and may have been frozen
+SAID_AFTER = (2, 10)  # seconds; clients try to connect each 0.1 s
 GONE_AFTER = 30_000  # ipyparallel's own: how long an engine may miss all beats until it counts as gone
 
 
@@ -170,44 +172,61 @@ def drop_stale_engines(state):
 
 
 def let_old_clients_learn(gone):
-    """Say several times which engines there are, and which are *gone*, before the start of the controller or since.
+    """Say again which engines there are, and which are *gone*, before the start of the controller or since.
 
     The clients of the controller before this one come back some time after the start. Without this they would never
-    know what was said before: they would wait for engines that are gone, and not use new ones.
+    know what was said before: they would wait for engines that are gone, and not use new ones. Those that are gone are
+    named once only, since `Client.wait_for_engines` fails when it hears of any.
     """
     load = Hub._load_engine_state
 
-    def say_again(hub):
+    def say_again(hub, also_gone):
         there = {number: engine.uuid for number, engine in hub.engines.items()}
-        for kind, engines in (("registration_notification", there), ("unregistration_notification", gone)):
+        gone_too = dict(gone) if also_gone else {}
+        for kind, engines in (("registration_notification", there), ("unregistration_notification", gone_too)):
             for number, ident in engines.items():
                 hub.session.send(hub.notifier, kind, content={"id": number, "uuid": ident})
 
     def load_and_say(hub):
         load(hub)
         for seconds in SAID_AFTER:
-            hub.loop.call_later(seconds, say_again, hub)
+            hub.loop.call_later(seconds, say_again, hub, seconds == SAID_AFTER[0])
 
     Hub._load_engine_state = load_and_say
 
 
-def let_engines_come_back(gone):
+def place_of(ident):
+    """Return host, pool and core in an ident (see ``ipengine_config.py``)."""
+    return ident.rsplit("__", IDENT_PARTS - 3)[0]
+
+
+def let_engines_come_back(gone, unknown_too):
     """Register an engine whose heart beats though the hub does not know it: with its id, if it is one of the *gone*.
 
     Its host was away, or it was registering when the controller before this one ended. It is the same process and has
     its variables. What it had to do was given to others, or was told to be lost, so that has to be over first.
+
+    A heart proves nothing but that it could connect. So without encryption *unknown_too* has to be false.
     """
     handle, unregister, strand = Hub.handle_new_heart, Hub.unregister_engine, Hub._handle_stranded_msgs
-    times = {}
+    times, ended = {}, {}
 
-    def adopt(hub, heart):
-        if heart in hub.by_ident or heart in hub.incoming_registrations:
-            return
+    def adopt(hub, heart, tries=TAKEN_TRIES):
         uuid = heart.decode()
+        if uuid in ended or heart in hub.by_ident or heart in hub.incoming_registrations:
+            return
+        taken = {place_of(engine.uuid) for engine in [*hub.engines.values(), *hub.incoming_registrations.values()]}
+        if place_of(uuid) in taken:  # by one that is there, or that health is about to forget
+            if tries:
+                hub.loop.call_later(STRANDED_SECONDS, adopt, hub, heart, tries - 1)
+            return
         number = next((number for number, ident in gone.items() if ident == uuid), None)
+        if number is None and not unknown_too:
+            return
         if number is None:
             number = hub.new_engine_id(None)
         gone.pop(number, None)
+        handle_stranded(hub, number, uuid)
         hub.log.warning("registration::engine %i has come back: %s", number, uuid)
         hub.incoming_registrations[heart] = EngineConnector(id=number, uuid=uuid, ident=heart)
         hub.finish_registration(heart)
@@ -220,22 +239,28 @@ def let_engines_come_back(gone):
             hub.loop.call_later(max(0, over - time.monotonic()), adopt, hub, heart)
 
     def unregister_and_note(hub, ident, message):
-        # engines and nannies know the first id only, which may be another's now; their sessions have the engine's ident
+        # What engines and nannies ask has the engine's ident as its session, and is final. They know the first id only,
+        # which may be another's now.
         sender = message.get("header", {}).get("session", "")
         if sender.count("__") == IDENT_PARTS - 1:
-            message["content"]["id"] = hub.by_ident.get(sender.encode(), -1)
+            ended[sender] = True
+            engine = hub.incoming_registrations.get(sender.encode())
+            message["content"]["id"] = hub.by_ident.get(sender.encode(), engine.id if engine else -1)
         before = {number: engine.uuid for number, engine in hub.engines.items()}
         unregister(hub, ident, message)
         for number in before.keys() - hub.engines.keys():
             gone[number] = before[number]
             times[before[number]] = time.monotonic()
-        for dictionary in (gone, times):
+        for dictionary in (gone, times, ended):
             for key in list(dictionary)[:-MOST_GONE]:
                 del dictionary[key]
 
     def handle_stranded(hub, number, uuid):
-        if number not in hub.engines:
-            strand(hub, number, uuid)
+        # two minutes after it has left, or when it comes back
+        if number not in hub.engines and number in hub.queues:
+            with contextlib.suppress(KeyError):  # one that was completed meanwhile
+                strand(hub, number, uuid)
+            hub.queues[number] = []
 
     Hub.handle_new_heart, Hub.unregister_engine = handle_new_heart, unregister_and_note
     Hub._handle_stranded_msgs = handle_stranded
@@ -281,9 +306,14 @@ def live_and_die_as_one(tasks):
             drain({child.pid for child in multiprocessing.active_children()} - {pid})
             os._exit(1)
 
+    def stop(_signal, _frame):
+        tasks.unlink(missing_ok=True)
+        os._exit(0)
+
     def drain(children):
         # of these the task scheduler takes its time; not every service manager leaves it that when this one has ended
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, stop)
         for pid in children:
             os.kill(pid, signal.SIGHUP)
         deadline = time.monotonic() + DRAIN_SECONDS
@@ -368,7 +398,7 @@ try:
     configure(get_config(), STATE)  # noqa: F821 - given by traitlets; pylint: disable=undefined-variable
     GONE = drop_stale_engines(STATE)
     let_old_clients_learn(GONE)
-    let_engines_come_back(GONE)
+    let_engines_come_back(GONE, unknown_too=get_config().IPController.enable_curve)  # noqa: F821 - pylint: disable=undefined-variable
     live_and_die_as_one(STATE / "controller" / "log" / "tasks")
     let_clock_be_set()
     keep_tasks()

@@ -81,8 +81,18 @@ def let_restarted_controller_be_found():
     One that was restarted while this host was cut off answers that it knows nothing of the connection, and the engine
     connects again; without this it waits GIVE_UP_AFTER, and ends.
     """
+    heart = app.Heart
+
+    def start_heart(*arguments, **options):
+        one = heart(*arguments, **options)  # its sockets are of another context
+        for option, value in KEEPALIVE.items():
+            one.device.setsockopt_in(option, value)
+            one.device.setsockopt_out(option, value)
+        return one
+
     for option, value in KEEPALIVE.items():
         zmq.Context.instance().setsockopt(option, value)
+    app.Heart = start_heart
 
 
 def let_forks_end():
@@ -154,7 +164,9 @@ def let_new_clients_hear():
             clients[client] = []
             self.io_loop.call_later(HEARD_AFTER, release, self, client)
         if client and clients[client] is not None:
-            clients[client].append(((message, *arguments), options))
+            # copied, because user code may change what it has published
+            copy = [bytes(memoryview(part)) for part in message]
+            clients[client].append(((copy, *arguments), options))
         else:
             send(self, message, *arguments, **options)
 
