@@ -62,12 +62,18 @@ def check_directory(path: str, variable: str) -> None:
         )
 
 
-def check_tuning(heartbeat_ms: int | None, uv: str | None) -> None:
+def check_tuning(heartbeat_ms: int | None, uv: str | None, engines_settings: t.Mapping[str, t.Any]) -> None:
     """Check what would only be found out when it is used.
 
     Raises:
-        PreflightError: the heartbeat is too fast to be one, or there is no such uv.
+        PreflightError: the heartbeat is too fast to be one, there is no such uv, or engines are to have no nannies.
     """
+    ipengine = engines_settings.get("IPEngine")
+    if isinstance(ipengine, dict) and not ipengine.get("enable_nanny", True):
+        raise PreflightError(
+            "ipyparallel_engines_settings has IPEngine.enable_nanny: false, but deploy and health ask the nannies, which "
+            "answer when an engine is busy: leave it out"
+        )
     if heartbeat_ms is not None and heartbeat_ms < SHORTEST_HEARTBEAT:
         raise PreflightError(
             f"{heartbeat_ms} ms is no interval for a heartbeat: set ipyparallel_controller_heartbeat_ms to "

@@ -108,6 +108,10 @@ options:
     description: Environment variables of all engines, checked.
     type: dict
     default: {}
+  engines_settings:
+    description: Further settings of ipengine, of which those are refused that the collection cannot do with.
+    type: dict
+    default: {}
   heartbeat_ms:
     description: Interval of the hub's heartbeat in milliseconds, checked where one is given.
     type: int
@@ -335,7 +339,7 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
     password = take(module, "notebook_password")
     if password is not None:
         check_password(password)
-    check_tuning(params["heartbeat_ms"], params["uv"])
+    check_tuning(params["heartbeat_ms"], params["uv"], params["engines_settings"])
     parse_cidrs(params["allowed_cidrs"])
     read_variables(params["engines_environment"], "ipyparallel_engines_environment")
     cores = len(os.sched_getaffinity(0))
@@ -413,6 +417,7 @@ def main() -> None:
             "notebook_password": {"type": "str", "no_log": True},
             "engines_per_host": {"type": "raw"},
             "engines_environment": {"type": "dict", "default": {}},
+            "engines_settings": {"type": "dict", "default": {}},
             "heartbeat_ms": {"type": "int"},
             "allowed_cidrs": {"type": "list", "elements": "str", "default": []},
             "pools": {"type": "list", "elements": "dict", "default": [{"name": "default"}]},

@@ -71,6 +71,13 @@ def test_names_of_clusters(account: Account, name: str) -> None:
     assert name[:20] in said
 
 
+def test_engines_without_nannies(account: Account) -> None:
+    settings = {"ipyparallel_engines_settings": {"IPEngine": {"enable_nanny": False}}}
+    said = account.refused("site", "-e", json.dumps(settings))
+    assert "ipyparallel_engines_settings has IPEngine.enable_nanny: false" in said
+    assert "leave it out" in said
+
+
 def test_a_cluster_that_the_inventory_does_not_have(account: Account) -> None:
     inventory = account.home / "hosts.yml"
     inventory.write_text("""
