@@ -71,8 +71,8 @@ def check_tuning(heartbeat_ms: int | None, uv: str | None, engines_settings: t.M
     ipengine = engines_settings.get("IPEngine")
     if isinstance(ipengine, dict) and not ipengine.get("enable_nanny", True):
         raise PreflightError(
-            "ipyparallel_engines_settings has IPEngine.enable_nanny: false, but deploy and health ask the nannies, which "
-            "answer when an engine is busy: leave it out"
+            "ipyparallel_engines_settings has IPEngine.enable_nanny: false, but deploy and health ask the nannies, "
+            "which answer when an engine is busy: leave it out"
         )
     if heartbeat_ms is not None and heartbeat_ms < SHORTEST_HEARTBEAT:
         raise PreflightError(
