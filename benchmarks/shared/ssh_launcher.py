@@ -28,6 +28,7 @@ cluster = ipyparallel.Cluster(
     controller_ip=sys.argv[2],
     profile_dir=directory,
     config=config,
+    engine_timeout=180,
     log_level=40,
 )
 rc = cluster.start_and_connect_sync(n=sum(counts.values()))
