@@ -168,11 +168,8 @@ GHOST_STEPS = (0.0, 5.0, 15.0, 30.0, 60.0, 120.0)
 """When a ghost that answers is told to end, in seconds after it was told first; then it is given up."""
 
 
-GHOST_GRACE = 25.0
-"""How long a ghost may answer, in seconds, before it is told to end: if its heart beats, the hub takes it back.
-
-The heart has a connection of its own, and TCP may try that one later: after 26 to 40 s without a network, up to 25 s.
-"""
+GHOST_GRACE = 12.0
+"""How long a ghost may answer, in seconds, before it is told to end: if its heart beats, the hub takes it back."""
 
 
 @dataclasses.dataclass

@@ -11,8 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import zmq
 from hypothesis import given
 from hypothesis import strategies as st
+from ipyparallel import util
+from ipyparallel.controller import heartmonitor
 from ipyparallel.controller.dictdb import DictDB
 from ipyparallel.controller.heartmonitor import HeartMonitor
 from ipyparallel.engine.app import IPEngine
@@ -318,3 +321,15 @@ def test_a_heart_that_missed_beats_is_told_of_when_it_beats_again(monkeypatch):
     one.hearts, one.responses, one.on_probation = {b"a", b"b"}, {b"a", b"b"}, {b"a": 2}
     one.beat()
     assert told == [{b"a"}]
+
+
+def test_every_socket_of_the_controller_takes_an_engine_that_connects_again(monkeypatch):
+    """The heartbeat has its own name of the function that binds."""
+    for module in (util, heartmonitor):
+        monkeypatch.setattr(module, "bind", lambda socket, *_arguments, **_options: socket)
+    CONTROLLER.let_peers_come_again()
+    with zmq.Context() as context:
+        for module in (util, heartmonitor):
+            with context.socket(zmq.ROUTER) as socket:
+                module.bind(socket, "tcp://127.0.0.1:1")
+                assert socket.getsockopt(zmq.TCP_KEEPALIVE) == 1

@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 import zmq
 from ipyparallel import util
-from ipyparallel.controller import app, task_scheduler
+from ipyparallel.controller import app, heartmonitor, task_scheduler
 from ipyparallel.controller.dictdb import DictDB
 from ipyparallel.controller.heartmonitor import HeartMonitor
 from ipyparallel.controller.hub import EngineConnector, Hub
@@ -360,7 +360,7 @@ def let_peers_come_again():
             socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         return bind(socket, *arguments, **options)
 
-    util.bind = bind_for_returning
+    util.bind = heartmonitor.bind = bind_for_returning
 
 
 def forget_quickly_and_quietly():

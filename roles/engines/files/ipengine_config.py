@@ -31,6 +31,16 @@ MOST_ANSWERS = 16
 MOST_BYTES = 1024 * 1024  # of an answer
 # seconds: nothing is closed before a minute is over, which a partition may last
 KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 5, zmq.TCP_KEEPALIVE_INTVL: 5, zmq.TCP_KEEPALIVE_CNT: 12}
+# A heart loses nothing by another connection, and is what an engine is taken back for. TCP alone would try again after
+# about as long as the network was away.
+HEART = {
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 3,
+    zmq.TCP_KEEPALIVE_INTVL: 2,
+    zmq.TCP_KEEPALIVE_CNT: 2,
+    zmq.TCP_MAXRT: 6000,
+    zmq.CONNECT_TIMEOUT: 2000,
+}
 HEARD_AFTER = 0.3  # seconds; 50 ms do on a quiet machine
 MOST_CLIENTS = 1000
 LONGEST_BEAT = 3000  # of ipcontroller_config.py, in milliseconds
@@ -85,7 +95,7 @@ def let_restarted_controller_be_found():
 
     def start_heart(*arguments, **options):
         one = heart(*arguments, **options)  # its sockets are of another context
-        for option, value in KEEPALIVE.items():
+        for option, value in HEART.items():
             one.device.setsockopt_in(option, value)
             one.device.setsockopt_out(option, value)
         return one

@@ -126,7 +126,7 @@ def told(**facts):
     return [a.step for a in watchdog.judge_ghosts([Departed(ident(), NOW - 100, **facts)], NOW)]
 
 
-ANSWERED = {"asked": NOW - 3, "answered": NOW - 1, "first_answered": NOW - 25}
+ANSWERED = {"asked": NOW - 3, "answered": NOW - 1, "first_answered": NOW - 12}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ ANSWERED = {"asked": NOW - 3, "answered": NOW - 1, "first_answered": NOW - 25}
         ({"asked": NOW - 3}, []),
         (ANSWERED, [0]),
         # its heart may beat
-        ({**ANSWERED, "first_answered": NOW - 24.9}, []),
+        ({**ANSWERED, "first_answered": NOW - 11.9}, []),
         # asked again since, and silent
         ({"asked": NOW - 1, "answered": NOW - 3}, []),
         ({**ANSWERED, "told": 1, "first_told": NOW - 4.9}, []),
@@ -146,7 +146,7 @@ ANSWERED = {"asked": NOW - 3, "answered": NOW - 1, "first_answered": NOW - 25}
             {
                 "asked": NOW - 3,
                 "answered": NOW - 1,
-                "first_answered": NOW - 25,
+                "first_answered": NOW - 12,
                 "told": len(GHOST_STEPS),
                 "first_told": NOW - 900,
             },
