@@ -111,10 +111,20 @@ def let_heartbeat_fit(c):
     HeartMonitor.beat = fitting_beat
 
 
+def is_ident(text):
+    """Return whether *text* is the ident of an engine of the collection (see ``ipengine_config.py``)."""
+    return text.count("__") == IDENT_PARTS - 1
+
+
+def place_of(ident):
+    """Return host, pool and core in an ident."""
+    return ident.rsplit("__", IDENT_PARTS - 3)[0]
+
+
 def is_gone(ident):
-    """Return whether the engine with this *ident* (see ``ipengine_config.py``) ran on this host, and does no more."""
+    """Return whether the engine with this *ident* ran on this host, and does no more."""
     parts = ident.split("__")
-    if len(parts) != IDENT_PARTS or unquote(parts[0].replace("_", "%")) != os.environ["IPYPARALLEL_HOST"]:
+    if not is_ident(ident) or unquote(parts[0].replace("_", "%")) != os.environ["IPYPARALLEL_HOST"]:
         return False  # nothing is known of other hosts here
     try:
         environ = pathlib.Path("/proc", parts[3], "environ").read_bytes().split(b"\0")
@@ -182,8 +192,8 @@ def let_old_clients_learn(gone):
 
     def say_again(hub, also_gone):
         there = {number: engine.uuid for number, engine in hub.engines.items()}
-        gone_too = dict(gone) if also_gone else {}
-        for kind, engines in (("registration_notification", there), ("unregistration_notification", gone_too)):
+        not_there = gone if also_gone else {}
+        for kind, engines in (("registration_notification", there), ("unregistration_notification", not_there)):
             for number, ident in engines.items():
                 hub.session.send(hub.notifier, kind, content={"id": number, "uuid": ident})
 
@@ -193,11 +203,6 @@ def let_old_clients_learn(gone):
             hub.loop.call_later(seconds, say_again, hub, seconds == SAID_AFTER[0])
 
     Hub._load_engine_state = load_and_say
-
-
-def place_of(ident):
-    """Return host, pool and core in an ident (see ``ipengine_config.py``)."""
-    return ident.rsplit("__", IDENT_PARTS - 3)[0]
 
 
 def let_engines_come_back(gone, unknown_too):
@@ -234,7 +239,7 @@ def let_engines_come_back(gone, unknown_too):
     def handle_new_heart(hub, heart):
         if heart in hub.incoming_registrations:
             handle(hub, heart)
-        elif heart not in hub.by_ident and heart.count(b"__") == IDENT_PARTS - 1:
+        elif heart not in hub.by_ident and is_ident(heart.decode()):
             over = times.get(heart.decode(), -math.inf) + STRANDED_SECONDS
             hub.loop.call_later(max(0, over - time.monotonic()), adopt, hub, heart)
 
@@ -242,15 +247,15 @@ def let_engines_come_back(gone, unknown_too):
         # What engines and nannies ask has the engine's ident as its session, and is final. They know the first id only,
         # which may be another's now.
         sender = message.get("header", {}).get("session", "")
-        if sender.count("__") == IDENT_PARTS - 1:
+        if is_ident(sender):
             ended[sender] = True
-            engine = hub.incoming_registrations.get(sender.encode())
-            message["content"]["id"] = hub.by_ident.get(sender.encode(), engine.id if engine else -1)
-        before = {number: engine.uuid for number, engine in hub.engines.items()}
+            registering = hub.incoming_registrations.get(sender.encode())
+            message["content"]["id"] = hub.by_ident.get(sender.encode(), registering.id if registering else -1)
+        engine = hub.engines.get(message["content"].get("id"))
         unregister(hub, ident, message)
-        for number in before.keys() - hub.engines.keys():
-            gone[number] = before[number]
-            times[before[number]] = time.monotonic()
+        if engine:
+            gone[engine.id] = engine.uuid
+            times[engine.uuid] = time.monotonic()
         for dictionary in (gone, times, ended):
             for key in list(dictionary)[:-MOST_GONE]:
                 del dictionary[key]

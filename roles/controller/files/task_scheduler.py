@@ -169,19 +169,6 @@ def is_sent(stream, message):
     return True
 
 
-def sockets_at(port):
-    """Return copies of this process's TCP sockets at *port*: by descriptor, whether it listens, and the copy."""
-    found = []
-    for number in map(int, os.listdir("/proc/self/fd")):
-        with contextlib.suppress(OSError):
-            if stat.S_ISSOCK(os.fstat(number).st_mode):
-                with socket.socket(fileno=os.dup(number)) as tcp:
-                    if tcp.family in (socket.AF_INET, socket.AF_INET6) and tcp.getsockname()[1] == port:
-                        listens = bool(tcp.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-                        found.append((number, listens, tcp.dup()))
-    return found
-
-
 def hang_up(port):
     """Let nobody connect at *port* any more, and tell those who are connected that nothing more comes to them.
 
@@ -189,13 +176,19 @@ def hang_up(port):
     with a listener what has come by it. libzmq aborts if it has to close the listener after this.
     """
     count = 0
-    for number, listens, tcp in sockets_at(port):
-        with tcp, open(os.devnull) as nothing, contextlib.suppress(OSError):
-            if listens:
-                os.dup2(nothing.fileno(), number)
-            else:
-                count += 1
-                tcp.shutdown(socket.SHUT_WR)
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(number)) as tcp:
+                if tcp.family not in (socket.AF_INET, socket.AF_INET6) or tcp.getsockname()[1] != port:
+                    continue
+                if tcp.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    with open(os.devnull) as nothing:
+                        os.dup2(nothing.fileno(), number)
+                else:
+                    count += 1
+                    tcp.shutdown(socket.SHUT_WR)
     return count
 
 
