@@ -12,7 +12,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import paths, report
 
 PREFLIGHT = "__ipyparallel_common_host"
-PASSWORD = "__ipyparallel_notebook_password"  # noqa: S105 - the name of a variable
+SECRETS = "__ipyparallel_notebook_secrets"
 HOST_ROLES = ("controller", "engines", "notebook")
 
 
@@ -65,8 +65,8 @@ def notebooks(hostvars: Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:
     found: dict[str, dict[str, t.Any]] = {}
     for host in hostvars:
         values = hostvars[host]
-        if values.get(PREFLIGHT) and values[PREFLIGHT].get("notebook") and values.get(PASSWORD):
-            found[host] = {**values[PREFLIGHT]["notebook"], "password_command": values[PASSWORD].get("command")}
+        if values.get(PREFLIGHT) and values[PREFLIGHT].get("notebook") and values.get(SECRETS):
+            found[host] = {**values[PREFLIGHT]["notebook"], "password_command": values[SECRETS].get("command")}
     return found
 
 

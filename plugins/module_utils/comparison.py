@@ -182,7 +182,7 @@ def remarks(found: Findings) -> list[str]:
 def controller_place(
     controller: str, defined: Sequence[str], identity: Mapping[str, t.Any], own_address: str | None
 ) -> dict[str, t.Any]:
-    """Return where the other hosts will look for the controller: ``address``, and ``ports`` by what a host is.
+    """Return where the others will look for the controller: ``address``, ``port_base``, ``ports`` by what a host is.
 
     Args:
         controller: the controller host.
@@ -194,7 +194,7 @@ def controller_place(
         ComparisonError: others would look for it on themselves.
     """
     if not identity:
-        return {"address": "", "ports": {"engines": [], "notebook": []}}
+        return {"address": "", "port_base": 0, "ports": {"engines": [], "notebook": []}}
     address = str(identity["address"])
     others = [host for host in defined if host != controller]
     if others and ipaddress.IPv4Address(address).is_loopback:
@@ -205,4 +205,5 @@ def controller_place(
             f"{f', such as {own_address}' if usable else ''}"
         )
     ports = Ports(identity["port_base"])
-    return {"address": address, "ports": {"engines": ports.engine, "notebook": [ports.base, *ports.client]}}
+    asked = {"engines": ports.engine, "notebook": [ports.base, *ports.client]}
+    return {"address": address, "port_base": ports.base, "ports": asked}

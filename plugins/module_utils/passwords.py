@@ -115,6 +115,16 @@ class Paths:
         return os.path.join(self.directory, "password")
 
     @property
+    def key(self) -> str:
+        """The file with the private key of the certificate."""
+        return os.path.join(self.directory, "key.pem")
+
+    @property
+    def certificate(self) -> str:
+        """The file with the certificate, which is no secret."""
+        return os.path.join(self.directory, "certificate.pem")
+
+    @property
     def token(self) -> str:
         """The file with the token."""
         return os.path.join(self.directory, "token")
@@ -207,7 +217,7 @@ def make_plan(paths: Paths, given: str | None, hasher: Hasher | None, ownership:
         if token is not None:
             plan.warnings.append(f"{paths.token} is damaged: it is made anew")
 
-    for path in (paths.hash, paths.password, paths.token):
+    for path in (paths.hash, paths.password, paths.token, paths.key):
         if path not in plan.write and path not in plan.remove and _is_open(path):
             plan.close.append(path)
     return plan

@@ -17,11 +17,14 @@ import typing as t
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import (
     IDENTITY_FILE,
+    ConnectorError,
+    Half,
     Ports,
     load_identity,
+    parse_half,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.machine import is_own_address
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.machine import is_own_address, unreachable_ports
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.ports import conflicts, listeners, owner_of
 
 NEEDED_MEGABYTES = 700
@@ -30,6 +33,11 @@ SOCKET_PATH_LIMIT = 107
 SHORTEST_HEARTBEAT = 50
 NOTEBOOK_SETTINGS = os.path.join("notebook", "settings.json")
 NOTEBOOK_PORT = 8888
+HALVES: dict[str, tuple[Half, str]] = {
+    "engines": ("engine", "engines/security/ipcontroller-engine.json"),
+    "notebook": ("client", "notebook/ipython/profile_default/security/ipcontroller-client.json"),
+}
+"""Where a host keeps its half of the connector, below the state directory, by what the host is."""
 ACCOUNT_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 
 
@@ -341,3 +349,34 @@ def wanted_ports(state: str, port_base: int, notebook_port: int | None, roles: s
                 f"{Ports(port_base).reserved[-1]}: set ipyparallel_notebook_port or ipyparallel_controller_port_base"
             )
     return wanted
+
+
+def reached_controller(state: str, roles: t.Iterable[str], seconds: float = 1.0) -> dict[str, t.Any]:
+    """Return where the last run said that the controller is, if this host reaches it there now.
+
+    That saves the question of module ``reach``, which can only be asked when the controller's host has answered.
+
+    Args:
+        state: the cluster's state directory.
+        roles: what this host is.
+        seconds: how long an answer may take.
+
+    Returns:
+        ``address`` and ``port_base``; empty where no half has been laid down yet, or a port is not reached.
+    """
+    found: dict[str, t.Any] = {}
+    for role in sorted(set(HALVES) & set(roles)):
+        which, path = HALVES[role]
+        try:
+            half = parse_half(read_text(os.path.join(state, path)) or "", which, path)
+            place = {"address": half["location"], "port_base": half["registration"]}
+            if is_own_address(place["address"]):
+                return {}
+        except (OSError, ConnectorError, ValueError):
+            return {}
+        ports = Ports(place["port_base"])
+        asked = ports.engine if which == "engine" else [ports.base, *ports.client]
+        if place != (found or place) or unreachable_ports(place["address"], asked, seconds):
+            return {}
+        found = place
+    return found

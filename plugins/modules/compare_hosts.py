@@ -78,6 +78,11 @@ address:
   type: str
   returned: success
   sample: 10.0.0.5
+port_base:
+  description: First port of the cluster. 0 where that is not known yet.
+  type: int
+  returned: success
+  sample: 10100
 ports:
   description: Its ports for C(engines) and for the C(notebook).
   type: dict

@@ -204,6 +204,13 @@ versions:
   type: dict
   returned: success
   sample: {python: 3.11.2, ipyparallel: 9.2.0, pyzmq: 27.1.0}
+reached:
+  description:
+    - Where the last run said that the controller is, if this host reaches all its ports there now. Empty where it does
+      not, and on the controller host.
+  type: dict
+  returned: success
+  sample: {address: 10.0.0.5, port_base: 10100}
 outward_address:
   description: The address from which this host reaches others; empty where it has no default route.
   type: str
@@ -278,6 +285,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.preflight impo
     check_space,
     check_tuning,
     default_address,
+    reached_controller,
     read_account,
     wanted_ports,
 )
@@ -379,6 +387,7 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
         "python_version": ".".join(str(part) for part in interpreter.version),
         "architecture": interpreter.machine,
         "names": list(dict.fromkeys([socket.gethostname().partition(".")[0], socket.getfqdn()])),
+        "reached": {} if "controller" in roles else reached_controller(state, roles),
         **properties(params, settings, roles),
     }
 

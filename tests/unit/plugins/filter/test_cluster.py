@@ -79,7 +79,7 @@ def test_requirements_that_cannot_be_read_name_variable_and_file(tmp_path):
 def told(pools=(), notebook=None, password=None, roles=("engines", "notebook")):
     preflight = {"pools": list(pools), "notebook": notebook or {}}
     values = {filters.PREFLIGHT: preflight, "ipyparallel_host_roles": list(roles)}
-    return {**values, **({filters.PASSWORD: password} if password else {})}
+    return {**values, **({filters.SECRETS: password} if password else {})}
 
 
 def test_counts_of_engines_are_those_of_preflight():
@@ -120,7 +120,7 @@ def test_every_filter_that_is_used_is_there():
     assert used <= set(filters.FilterModule().filters())
 
 
-@pytest.mark.parametrize("variable", [filters.PREFLIGHT, filters.PASSWORD])
+@pytest.mark.parametrize("variable", [filters.PREFLIGHT, filters.SECRETS])
 def test_the_variables_that_filters_read_are_registered(variable):
     texts = [path.read_text() for path in ROOT.glob("roles/*/tasks/*.yml")]
     assert any(f"register: {variable}\n" in text for text in texts)

@@ -195,7 +195,7 @@ def test_architectures_that_differ_are_a_remark():
 
 def test_the_place_of_the_controller():
     found = comparison.controller_place("a", ["a", "b"], {"address": "10.0.0.5", "port_base": 10100}, "10.0.0.5")
-    assert found["address"] == "10.0.0.5"
+    assert (found["address"], found["port_base"]) == ("10.0.0.5", 10100)
     assert found["ports"]["engines"] == list(range(10100, 10109))
     # clients ask the hub by the port that engines register at, too
     assert found["ports"]["notebook"] == [10100, *range(10109, 10115)]
@@ -203,7 +203,7 @@ def test_the_place_of_the_controller():
 
 def test_no_place_is_known_yet():
     found = comparison.controller_place("a", ["a", "b"], {}, None)
-    assert found == {"address": "", "ports": {"engines": [], "notebook": []}}
+    assert found == {"address": "", "port_base": 0, "ports": {"engines": [], "notebook": []}}
 
 
 LOOPBACK = {"address": "127.0.0.1", "port_base": 10100}

@@ -8,9 +8,10 @@ import pwd
 import shutil
 import socket
 import types
+from pathlib import Path
 
 import pytest
-from ansible_collections.ipyparallel.cluster.plugins.module_utils import preflight
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import machine, preflight
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import Identity, identity_text
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.preflight import Account, PreflightError
 
@@ -354,3 +355,74 @@ def test_a_notebook_on_a_port_of_its_own_controller_is_refused(tmp_path, port):
         preflight.wanted_ports(str(tmp_path), 10100, port, {"controller", "notebook"})
     for part in (f"port {port} of the notebook", "10100 to 10119", NOTEBOOK, CONTROLLER):
         assert part in str(caught.value)
+
+
+# ---- whether the controller is reached where the last run said that it is
+
+
+def lay_down(state, role, address="198.51.100.7", port_base=10100):
+    """Write a host's half of the connector as a deploy does."""
+    which, path = preflight.HALVES[role]
+    file = Path(state) / path
+    file.parent.mkdir(parents=True)
+    identity = Identity("alpha", address, port_base, "json", "curve", "lru", "0" * 64, "p" * 40, "s" * 40)
+    file.write_text(identity.text(which))
+    return file
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """What is asked for, and what cannot be reached."""
+    asked: list[int] = []
+    failed: dict[int, str] = {}
+
+    def unreachable_ports(address, ports, seconds):
+        asked.extend(ports)
+        return {port: why for port, why in failed.items() if port in ports}
+
+    monkeypatch.setattr(preflight, "unreachable_ports", unreachable_ports)
+    monkeypatch.setattr(preflight, "is_own_address", lambda address: address == "198.51.100.8")
+    return asked, failed
+
+
+ENGINE, CLIENT = list(range(10100, 10109)), [10100, *range(10109, 10115)]
+
+
+@pytest.mark.parametrize(
+    ("roles", "ports"), [(["engines"], ENGINE), (["notebook"], CLIENT), (["notebook", "engines"], ENGINE + CLIENT)]
+)
+def test_a_controller_is_reached_by_all_ports_that_the_host_needs(tmp_path, network, roles, ports):
+    asked, failed = network
+    for role in roles:
+        lay_down(tmp_path, role)
+    assert preflight.reached_controller(str(tmp_path), roles) == {"address": "198.51.100.7", "port_base": 10100}
+    assert asked == ports
+    failed[ports[-1]] = "no route"
+    assert preflight.reached_controller(str(tmp_path), roles) == {}
+
+
+def test_where_a_controller_is_not_known_it_is_not_reached(tmp_path, network):
+    assert preflight.reached_controller(str(tmp_path), ["engines"]) == {}
+    file = lay_down(tmp_path, "engines")
+    assert preflight.reached_controller(str(tmp_path), ["engines", "notebook"]) == {}
+    assert preflight.reached_controller(str(tmp_path), []) == {}
+    file.write_text("nonsense")
+    assert preflight.reached_controller(str(tmp_path), ["engines"]) == {}
+
+
+def test_a_controller_at_an_address_of_this_host_is_another_host(tmp_path, network):
+    lay_down(tmp_path, "engines", address="198.51.100.8")
+    assert preflight.reached_controller(str(tmp_path), ["engines"]) == {}
+    assert network[0] == []
+
+
+def test_an_address_that_is_none(tmp_path, network, monkeypatch):
+    lay_down(tmp_path, "engines", address="node1")
+    monkeypatch.setattr(preflight, "is_own_address", machine.is_own_address)
+    assert preflight.reached_controller(str(tmp_path), ["engines"]) == {}
+
+
+def test_halves_that_do_not_agree(tmp_path, network):
+    lay_down(tmp_path, "engines")
+    lay_down(tmp_path, "notebook", port_base=10200)
+    assert preflight.reached_controller(str(tmp_path), ["engines", "notebook"]) == {}

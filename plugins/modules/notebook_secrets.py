@@ -1,13 +1,13 @@
 #!/usr/bin/python
 # Copyright: (c) 2026, the ipyparallel.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Keep the password and the token of a cluster's notebook."""
+"""Keep the password and the token of a cluster's notebook, and look at its certificate."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: notebook_password
-short_description: Keep the password and the token of the notebook of an ipyparallel cluster
+module: notebook_secrets
+short_description: Keep password and token of the notebook of an ipyparallel cluster, and look at its certificate
 version_added: 0.1.0
 author: The ipyparallel.cluster authors (@ipyparallel)
 description:
@@ -16,6 +16,8 @@ description:
   - A password that is given is kept as its hash only. Where none was ever given, a random one is made and kept in a
     file for its owner to read.
   - All files have mode 0600 from their first byte and are replaced in one step. The module returns no secret.
+  - Tells whether the certificate in C(certificate.pem) has to be issued, and gives its key in C(key.pem) mode 0600. It
+    makes neither.
   - Runs on the notebook host, in the Python of the cluster's environment.
 options:
   directory:
@@ -34,6 +36,16 @@ options:
     description: Path of the Python interpreter of the cluster's environment. The module continues there.
     type: path
     required: true
+  names:
+    description:
+      - What the certificate has to be valid for, each as C(DNS:node1) or C(IP:10.0.0.5).
+    type: list
+    elements: str
+    default: []
+  renewal_days:
+    description: For how many days from now the certificate has to be valid.
+    type: int
+    default: 30
   owner:
     description: Account that the files are given to.
     type: str
@@ -57,9 +69,10 @@ attributes:
 
 EXAMPLES = r"""
 - name: Keep the password in force, or make a random one
-  ipyparallel.cluster.notebook_password:
+  ipyparallel.cluster.notebook_secrets:
     directory: /var/lib/ipyparallel/ipyparallel/notebook
     python: /opt/ipyparallel/ipyparallel/current/bin/python
+    names: [DNS:localhost, DNS:node1, IP:10.0.0.5]
   register: login
 
 - name: Say how to see it
@@ -68,7 +81,7 @@ EXAMPLES = r"""
   when: login.command is not none
 
 - name: Set the password
-  ipyparallel.cluster.notebook_password:
+  ipyparallel.cluster.notebook_secrets:
     directory: /var/lib/ipyparallel/ipyparallel/notebook
     python: /opt/ipyparallel/ipyparallel/current/bin/python
     password: "{{ vault_notebook_password }}"
@@ -95,6 +108,16 @@ command:
   type: str
   returned: success
   sample: cat /var/lib/ipyparallel/ipyparallel/notebook/password
+certificate_problem:
+  description: Why the certificate has to be issued; empty where the one that is there will do.
+  type: str
+  returned: success
+  sample: the certificate is not for DNS:node1
+directory_existed:
+  description: Whether O(directory) was there before.
+  type: bool
+  returned: success
+  sample: true
 """
 
 import importlib
@@ -102,7 +125,8 @@ import shlex
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import ownership_of
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import certificates
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import Ownership, ownership_of, read_text
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import respawn
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.passwords import (
     Hasher,
@@ -120,6 +144,16 @@ def load_hasher() -> Hasher:
     return t.cast("Hasher", importlib.import_module("jupyter_server.auth"))
 
 
+def certificate_problem(paths: Paths, names: list[str], days: int, ownership: Ownership) -> str:
+    """Return why the certificate of the notebook has to be issued, or an empty text.
+
+    Raises:
+        OSError: what is there cannot be read.
+    """
+    key, certificate = read_text(paths.key, ownership), read_text(paths.certificate, ownership)
+    return certificates.problem(certificate, key, names, days)
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -127,6 +161,8 @@ def main() -> None:
             "directory": {"type": "path", "required": True},
             "password": {"type": "str", "no_log": True},
             "python": {"type": "path", "required": True},
+            "names": {"type": "list", "elements": "str", "default": []},
+            "renewal_days": {"type": "int", "default": 30},
             "owner": {"type": "str"},
             "group": {"type": "str"},
         },
@@ -139,17 +175,21 @@ def main() -> None:
             check_password(password)
         except PasswordError as error:
             module.fail_json(msg=str(error))
-    hasher = load_hasher() if respawn(module, params["python"]) else None
+    ready = respawn(module, params["python"])
+    hasher = load_hasher() if ready else None
     paths = Paths(params["directory"])
     try:
         ownership = ownership_of(module, "owner")
         plan = make_plan(paths, password, hasher, ownership)
         if not module.check_mode:
             apply(plan, paths, ownership)
+        problem = "there is no software to look at it with yet"
+        if ready:
+            problem = certificate_problem(paths, params["names"], params["renewal_days"], ownership)
     except KeyError as error:
         module.fail_json(msg=f"owner or group of {paths.directory}: {error.args[0]}")
     except OSError as error:
-        module.fail_json(msg=f"cannot keep the notebook's password and token in {paths.directory}: {error}")
+        module.fail_json(msg=f"cannot keep the notebook's password, token and key in {paths.directory}: {error}")
     for warning in plan.warnings:
         module.warn(warning)
     result: dict[str, t.Any] = {
@@ -158,6 +198,8 @@ def main() -> None:
         "token_file": paths.token,
         "password_file": paths.password if plan.random else None,
         "command": f"cat {shlex.quote(paths.password)}" if plan.random else None,
+        "certificate_problem": problem,
+        "directory_existed": not plan.make_directory,
     }
     if module._diff:
         result["diff"] = {"before_header": paths.directory, "after_header": paths.directory, **plan.diff}

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.ipyparallel.cluster.plugins.modules import notebook_password
+from ansible_collections.ipyparallel.cluster.plugins.modules import notebook_secrets
 
 GIVEN = "correct horse"
 
@@ -27,15 +27,15 @@ class Hasher:
 
 @pytest.fixture(autouse=True)
 def cluster_python(monkeypatch):
-    monkeypatch.setattr(notebook_password, "load_hasher", Hasher)
-    monkeypatch.setattr(notebook_password, "respawn", lambda module, python: True)
+    monkeypatch.setattr(notebook_secrets, "load_hasher", Hasher)
+    monkeypatch.setattr(notebook_secrets, "respawn", lambda module, python: True)
 
 
 @pytest.fixture
 def run(tmp_path, run_module):
     def _run(check=False, diff=False, **arguments):
         arguments = {"directory": str(tmp_path / "notebook"), "python": "/nowhere", **arguments}
-        result = run_module(notebook_password, check=check, diff=diff, **arguments)
+        result = run_module(notebook_secrets, check=check, diff=diff, **arguments)
         return result, result.text
 
     return _run
@@ -106,9 +106,39 @@ def test_an_unknown_owner_is_named(run):
 
 
 def test_check_mode_without_an_environment_says_what_it_would_do(run, monkeypatch, tmp_path):
-    monkeypatch.setattr(notebook_password, "respawn", lambda module, python: False)
+    monkeypatch.setattr(notebook_secrets, "respawn", lambda module, python: False)
     result, _output = run(check=True, diff=True)
     assert result["changed"]
     assert result["diff"]["after"] == "password: random, made\ntoken: made\n"
     assert result["command"] == f"cat {tmp_path}/notebook/password"
     assert not os.path.exists(Path(result["hash_file"]))
+
+
+def test_a_certificate_that_is_missing_is_told(run, tmp_path):
+    first, _output = run(names=["DNS:node1"])
+    assert first["certificate_problem"] == "there is no private key yet"
+    assert not first["directory_existed"]
+    (tmp_path / "notebook" / "key.pem").write_text("nonsense")
+    (tmp_path / "notebook" / "certificate.pem").write_text("nonsense")
+    second, _output = run(names=["DNS:node1"])
+    assert second["certificate_problem"] == "the private key cannot be read"
+    assert second["directory_existed"]
+
+
+def test_a_key_that_others_can_read_is_closed(run, tmp_path):
+    run()
+    key = tmp_path / "notebook" / "key.pem"
+    key.write_text("secret")
+    key.chmod(0o644)
+    result, output = run(diff=True)
+    assert result["changed"]
+    assert str(key) in result["diff"]["after"]
+    assert "secret" not in output.replace("notebook_secrets", "")
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert not run()[0]["changed"]
+
+
+def test_check_mode_without_an_environment_cannot_look_at_the_certificate(run, monkeypatch):
+    monkeypatch.setattr(notebook_secrets, "respawn", lambda module, python: False)
+    result, _output = run(check=True)
+    assert result["certificate_problem"] == "there is no software to look at it with yet"
