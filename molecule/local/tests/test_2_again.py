@@ -4,7 +4,13 @@
 
 from __future__ import annotations
 
+import datetime
+import ssl
+
+import pytest
 from account import NOTEBOOK_PORT, Account
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 SITE = ".venv/bin/ansible-playbook playbooks/site.yml -i inventory/local"
 
@@ -21,6 +27,29 @@ def test_up_again_restarts_nothing_and_remembers_the_ports(account: Account) -> 
 def test_check_of_a_finished_cluster_finds_nothing_to_change(account: Account) -> None:
     said = account.ok(f"{SITE} --check --diff")
     assert "changed=0 " in said
+
+
+@pytest.mark.parametrize(("days", "renewed"), [(200, False), (10, True)])
+def test_a_certificate_that_is_about_to_end_is_renewed(account: Account, days: int, renewed: bool) -> None:
+    file, key_file = account.state / "notebook/certificate.pem", account.state / "notebook/key.pem"
+    key = serialization.load_pem_private_key(key_file.read_bytes(), None)
+    first = x509.load_pem_x509_certificate(file.read_bytes())
+    end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=days)
+    builder = x509.CertificateBuilder(
+        first.issuer, first.subject, key.public_key(), 1, first.not_valid_before_utc, end, list(first.extensions)
+    )
+    older = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+    file.write_text(older)
+    assert "changed=0 " not in account.ok(f"{SITE} --check --diff")
+    assert file.read_text() == older
+    account.ok("make up")
+    assert (file.read_text() != older) == renewed
+    found = x509.load_pem_x509_certificate(file.read_bytes())
+    assert (found.not_valid_after_utc > first.not_valid_before_utc + datetime.timedelta(days=800)) == renewed
+    assert found.public_key() == first.public_key(), "the key is kept"
+    served = ssl.get_server_certificate(("127.0.0.1", NOTEBOOK_PORT))
+    assert served.split() == file.read_text().split(), "the notebook was started again with it"
+    assert "changed=0 " in account.ok("make up")
 
 
 def test_growing_restarts_nothing_that_runs(account: Account) -> None:
