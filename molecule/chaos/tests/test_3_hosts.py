@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+import pytest
 from cluster import EXPECTED, Cluster, Fault, place
 from waiting import wait_until
 
@@ -59,6 +60,21 @@ def test_partition_and_freeze_while_an_engine_is_busy(cluster: Cluster, fault: B
         frozen.row["tasks_lost"], frozen.row["tasks_doubled"] = cut.row["tasks_lost"], cut.row["tasks_doubled"]
         cut.hold(15)
         assert frozen.row["whole_after"] <= 15
+
+
+# before the hub gives engines up, which it does after 30 s, and before they give the controller up, after 50 s
+@pytest.mark.parametrize("seconds", [27, 36])
+def test_a_short_partition_costs_no_variables(cluster: Cluster, fault: Begin, seconds: int) -> None:
+    with fault(f"engine host: partition {seconds} s") as it:
+        cluster.lab.cut("node3")
+        mend = time.monotonic() + seconds
+        wait_until(lambda: time.monotonic() > mend, seconds + 1, f"{seconds} s")
+        cluster.lab.mend("node3")
+        it.restart_clock()
+        it.whole(15)
+        it.count()
+        assert it.row["variables_kept"] == f"{len(EXPECTED)} of {len(EXPECTED)}"
+        it.hold(15)
 
 
 def test_all_three_are_rebooted_at_once(cluster: Cluster, fault: Begin) -> None:
