@@ -96,6 +96,9 @@ def name_of(ident: str) -> str:
 
 # ---- engines
 
+MOST_STANDSTILL = 120.0
+"""How long a connection may stand still after a cut, in seconds (``TCP_RTO_MAX`` of Linux)."""
+
 
 @dataclasses.dataclass
 class Watched:
@@ -110,14 +113,29 @@ class Watched:
     """Since when it owes an answer; None where it owes none."""
     ended: float | None = None
     """Since when its process, which was seen on this host, is no more."""
+    away: float = 0.0
+    """For how long it did not answer before it came back, with the same process."""
     place: Engine | None = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         self.place = place_of(self.ident)
 
+    @property
+    def heard(self) -> float:
+        """When it last answered; if never, when it came, or when it did before it came back."""
+        return self.since - self.away if self.answered is None else self.answered
+
     def silence(self, now: float) -> float:
         """Return for how long it has not answered what it was asked."""
         return 0.0 if self.owes is None else now - self.owes
+
+    def is_settled(self, now: float) -> bool:
+        """Tell whether all its connections have gone on since it came back.
+
+        A connection that had something to send while the host was cut off may stand still for as long again: TCP waits
+        twice as long after each loss (RFC 6298, 5.5), at most 120 s on Linux. Nothing is lost by it.
+        """
+        return now - self.since >= min(self.away, MOST_STANDSTILL)
 
 
 def older_doubles(engines: Iterable[Watched]) -> dict[int, Watched]:
@@ -150,6 +168,8 @@ def judge_engines(engines: list[Watched], now: float, limits: Limits, deaf: bool
             why = f"its process ended {now - engine.ended:.1f} s ago"
         elif newer and silence >= limits.replaced:
             why = f"engine {newer.number} has taken its place, and it has not answered for {silence:.1f} s"
+        elif engine.answered is None and not engine.is_settled(now):
+            continue
         elif engine.answered is None and silence >= limits.unheard:
             why = f"it has not answered for {silence:.1f} s, nor at any time before"
         elif silence >= limits.silent:
@@ -178,6 +198,8 @@ class Departed:
 
     ident: str
     since: float
+    heard: float
+    """When it last answered while it was registered."""
     asked: float | None = None
     answered: float | None = None
     first_answered: float | None = None

@@ -477,7 +477,10 @@ class Watchdog:
 
     def _arrive(self, ident: str, number: int, now: float) -> None:
         engine = self.engines[ident] = Watched(number, ident, now)
-        self.departed.pop(ident, None)
+        before = self.departed.pop(ident, None)
+        if before and before.heard < before.since:  # else it is one that an older watchdog knew
+            engine.away = now - before.heard
+            self.journal.say(f"engine {number} ({name_of(ident)}) is back, {engine.away:.1f} s after it answered last")
         if self.client_since != now:
             self.untried.add(ident)
         gone = [d for d in self.departed.values() if engine.place and name_of(d.ident) == str(engine.place)]
@@ -489,7 +492,7 @@ class Watchdog:
 
     def _depart(self, ident: str, now: float) -> None:
         engine = self.engines.pop(ident)
-        self.departed[ident] = Departed(ident, now)
+        self.departed[ident] = Departed(ident, now, heard=engine.heard)
         self.questions.pop(ident, None)
         self.untried.discard(ident)
         self._end_trial(ident)
@@ -519,7 +522,8 @@ class Watchdog:
 
     def _control_is_dead(self, now: float) -> bool:
         """Return whether nobody answers on the control channel, while direct work is done."""
-        if not self.engines or any(e.silence(now) < 4.0 and e.ended is None for e in self.engines.values()):
+        found = self.engines.values()
+        if not found or any((e.silence(now) < 4.0 and e.ended is None) or not e.is_settled(now) for e in found):
             self.failures.pop("control", None)
             self.no_ops.pop("control", None)
             return False
@@ -559,7 +563,7 @@ class Watchdog:
             seen = json.loads(read_text(self._seen_path) or "[]")
             self._remembered = {ident for ident in seen if isinstance(ident, str)}
         now = self.clock()
-        self.departed = {ident: Departed(ident, now) for ident in self._remembered}
+        self.departed = {ident: Departed(ident, now, heard=now) for ident in self._remembered}
 
     def _save_seen(self) -> None:
         """Remember those who are there and those who left, for the next watchdog."""
@@ -622,7 +626,8 @@ class Watchdog:
     def _is_idle(self, engine: Watched) -> bool:
         waiting = self._waiting(engine.number)
         nothing = not any(waiting) or waiting == self.stale.get(engine.ident)
-        return nothing and engine.ident not in self.trials and engine.owes is None
+        answers = engine.owes is None and engine.is_settled(self.clock())
+        return nothing and answers and engine.ident not in self.trials
 
     def _waiting(self, number: int) -> tuple[int, int]:
         """Return how much direct and load-balanced work the hub has on an engine."""

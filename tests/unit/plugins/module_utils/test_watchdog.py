@@ -64,6 +64,9 @@ def test_limits_that_are_none(given, says):
         # asked, and not overdue: busy ones answer through their nannies, and networks hiccup
         {"answered": NOW - 20, "owes": NOW - 14.9},
         {"owes": NOW - 7.9},
+        # it came back, and TCP may wait as long again as it was away
+        {"since": NOW - 30, "away": 36.0, "owes": NOW - 29},
+        {"since": NOW - 110, "away": 5000.0, "owes": NOW - 109},
         # it ended right now: its nanny tells the hub
         {"answered": NOW - 3, "ended": NOW - 0.9},
     ],
@@ -77,6 +80,10 @@ def test_left_alone(facts):
     [
         ({"answered": NOW - 20, "owes": NOW - 15}, "it has not answered for 15.0 s"),
         ({"owes": NOW - 8}, "nor at any time before"),
+        ({"since": NOW - 36, "away": 36.0, "owes": NOW - 35}, "nor at any time before"),
+        ({"since": NOW - 120, "away": 5000.0, "owes": NOW - 119}, "nor at any time before"),
+        # what has answered since it came back is silent again
+        ({"since": NOW - 30, "away": 36.0, "answered": NOW - 20, "owes": NOW - 15}, "it has not answered for 15.0 s"),
         ({"answered": NOW - 3, "ended": NOW - 1}, "its process ended 1.0 s ago"),
     ],
 )
@@ -84,6 +91,13 @@ def test_zombies_are_forgotten(facts, why):
     (action,) = watchdog.judge_engines([engine(7, **facts)], NOW, LIMITS, deaf=False)
     assert (action.kind, action.number, action.ident) == ("forget", 7, ident(7))
     assert why in action.why
+
+
+@pytest.mark.parametrize(
+    ("facts", "heard"), [({"answered": 7.0}, 7.0), ({"since": 5.0}, 5.0), ({"since": 50.0, "away": 36.0}, 14.0)]
+)
+def test_when_it_was_heard_last(facts, heard):
+    assert engine(**facts).heard == heard
 
 
 def test_silence_means_nothing_when_the_control_channel_is_dead():
@@ -123,7 +137,7 @@ def test_the_newest_stays_and_engines_of_others_are_no_doubles():
 
 
 def told(**facts):
-    return [a.step for a in watchdog.judge_ghosts([Departed(ident(), NOW - 100, **facts)], NOW)]
+    return [a.step for a in watchdog.judge_ghosts([Departed(ident(), NOW - 100, NOW - 120, **facts)], NOW)]
 
 
 ANSWERED = {"asked": NOW - 3, "answered": NOW - 1, "first_answered": NOW - 12}
@@ -150,9 +164,9 @@ def test_a_ghost_that_answers_is_told_to_end_some_times(facts, steps):
 
 
 def test_those_who_left_are_asked_often_at_first_and_then_seldom():
-    assert Departed(ident(), NOW).next_question() == NOW
-    assert Departed(ident(), NOW, asked=NOW + 10).next_question() == NOW + 13
-    assert Departed(ident(), NOW, asked=NOW + 700).next_question() == NOW + 730
+    assert Departed(ident(), NOW, NOW).next_question() == NOW
+    assert Departed(ident(), NOW, NOW, asked=NOW + 10).next_question() == NOW + 13
+    assert Departed(ident(), NOW, NOW, asked=NOW + 700).next_question() == NOW + 730
 
 
 def kept(departed, registered=(), ended=()):
@@ -160,21 +174,21 @@ def kept(departed, registered=(), ended=()):
 
 
 def test_who_may_still_be_a_ghost():
-    some = [Departed(ident(core), NOW - 60) for core in range(5)]
+    some = [Departed(ident(core), NOW - 60, NOW - 70) for core in range(5)]
     gone = [ident(0), ident(1, pid=5000)]
     assert kept(some) == [ident(core) for core in range(5)]
     # registered again; another in its place; ended on this host
     assert kept(some, gone, [ident(2)]) == [ident(3), ident(4)]
-    assert kept([Departed(ident(), NOW - watchdog.DEPARTED_SECONDS)]) == []
+    assert kept([Departed(ident(), NOW - watchdog.DEPARTED_SECONDS, 0.0)]) == []
 
 
 def test_no_more_of_them_than_can_be_asked():
-    many = [Departed(ident(core), NOW - core) for core in range(1000)]
+    many = [Departed(ident(core), NOW - core, 0.0) for core in range(1000)]
     assert kept(many) == [ident(core) for core in reversed(range(watchdog.DEPARTED_MOST))]
 
 
 def test_one_foreign_engine_does_not_hide_another():
-    assert kept([Departed("foreign-1", NOW - 60)], ["foreign-2"]) == ["foreign-1"]
+    assert kept([Departed("foreign-1", NOW - 60, NOW - 70)], ["foreign-2"]) == ["foreign-1"]
 
 
 # ---- load-balanced work

@@ -481,3 +481,54 @@ def test_the_role_brings_what_it_imports():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert laid_down == set(done.stdout.split())
+
+
+# ---- after a cut
+
+
+def test_an_engine_that_came_back_has_as_long_again_until_its_connections_go_on(world):
+    world.start(0, 1)
+    world.run(30)
+    tried = []
+    world.works = lambda way, number: tried.append(number) or "done"
+    # its host is cut off; the hub forgets it, and takes it back when its heart beats again
+    world.alive.discard(ident(1))
+    world.run(40)
+    assert world.did == [("forget", 1)]
+    world.did.clear()
+    world.engines[ident(1)] = 1
+    tried.clear()
+    # what it is asked stands still in the network
+    world.run(30)
+    assert world.did == []
+    assert 1 not in tried
+    assert any("is back, 4" in line for line in world.said)
+    world.alive.add(ident(1))
+    world.run(30)
+    assert world.did == []
+    assert 1 in tried
+
+
+def test_an_engine_that_came_back_and_never_answers_is_forgotten(world):
+    world.start(0, 1)
+    world.run(30)
+    world.alive.discard(ident(1))
+    world.run(40)
+    world.engines[ident(1)] = 1
+    world.did.clear()
+    world.run(60)
+    assert world.did == [("forget", 1)]
+
+
+def test_when_all_come_back_no_way_of_work_counts_as_dead(world):
+    world.start(0)
+    world.run(30)
+    world.alive.clear()
+    world.run(40)
+    # it answers, and direct work stands still in the network
+    world.start(0)
+    world.works = lambda way, number: "" if way == "direct" else "done"
+    world.run(50)
+    assert not any("direct work has come to no engine" in line for line in world.said)
+    world.run(50)
+    assert any("direct work has come to no engine" in line for line in world.said)
