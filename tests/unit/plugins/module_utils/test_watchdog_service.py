@@ -524,11 +524,13 @@ def test_when_all_come_back_no_way_of_work_counts_as_dead(world):
     world.start(0)
     world.run(30)
     world.alive.clear()
+    world.works = lambda way, number: "done" if way == "scheduler" else ""
     world.run(40)
+    assert world.did == [("forget", 0)]
     # it answers, and direct work stands still in the network
     world.start(0)
     world.works = lambda way, number: "" if way == "direct" else "done"
-    world.run(50)
+    world.run(40)
     assert not any("direct work has come to no engine" in line for line in world.said)
-    world.run(50)
+    world.run(40)
     assert any("direct work has come to no engine" in line for line in world.said)
