@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import typing as t
@@ -31,12 +32,12 @@ def problem(certificate: str | None, key: str | None, names: t.Iterable[str], da
         return f"there is no {'private key' if key is None else 'certificate'} yet"
     try:
         public = load_pem_private_key(key.encode(), None).public_key()
-    except (TypeError, ValueError):  # one with a passphrase is a TypeError
+    except Exception:  # noqa: BLE001 - of a damaged one the library raises errors of many kinds, some of them its own
         return "the private key cannot be read"
     try:
         found = load_pem_x509_certificate(certificate.encode())
         certified, having = found.public_key(), names_of(found)
-    except ValueError:
+    except Exception:  # noqa: BLE001 - as above
         return "the certificate cannot be read"
     if certified != public:
         return "the certificate is another key's"
@@ -51,11 +52,7 @@ def problem(certificate: str | None, key: str | None, names: t.Iterable[str], da
 
 
 def names_of(certificate: Certificate) -> set[str]:
-    """Return the subject's alternative names, as in ``DNS:node1`` and ``IP:10.0.0.5``.
-
-    Raises:
-        ValueError: they cannot be read.
-    """
+    """Return the subject's alternative names, as in ``DNS:node1`` and ``IP:10.0.0.5``."""
     from cryptography.x509 import DNSName, ExtensionNotFound, IPAddress, SubjectAlternativeName
 
     try:
@@ -70,4 +67,6 @@ def names_of(certificate: Certificate) -> set[str]:
 def normal(name: str) -> str:
     """Return *name* as ``names_of`` spells it: an address has more than one spelling."""
     kind, _colon, value = name.partition(":")
-    return f"{kind}:{ipaddress.ip_address(value) if kind == 'IP' else value.lower()}"
+    with contextlib.suppress(ValueError):
+        return f"{kind}:{ipaddress.ip_address(value) if kind == 'IP' else value.lower()}"
+    return name

@@ -17,13 +17,14 @@ import typing as t
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import (
     IDENTITY_FILE,
+    PORT_RANGE,
     ConnectorError,
     Half,
     Ports,
     load_identity,
     parse_half,
 )
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import Ownership, read_text
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.machine import is_own_address, unreachable_ports
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.ports import conflicts, listeners, owner_of
 
@@ -351,7 +352,9 @@ def wanted_ports(state: str, port_base: int, notebook_port: int | None, roles: s
     return wanted
 
 
-def reached_controller(state: str, roles: t.Iterable[str], seconds: float = 1.0) -> dict[str, t.Any]:
+def reached_controller(
+    state: str, roles: t.Iterable[str], ownership: Ownership | None = None, seconds: float = 1.0
+) -> dict[str, t.Any]:
     """Return where the last run said that the controller is, if this host reaches it there now.
 
     That saves the question of module ``reach``, which can only be asked when the controller's host has answered.
@@ -359,6 +362,7 @@ def reached_controller(state: str, roles: t.Iterable[str], seconds: float = 1.0)
     Args:
         state: the cluster's state directory.
         roles: what this host is.
+        ownership: the account whose halves they are.
         seconds: how long an answer may take.
 
     Returns:
@@ -368,9 +372,9 @@ def reached_controller(state: str, roles: t.Iterable[str], seconds: float = 1.0)
     for role in sorted(set(HALVES) & set(roles)):
         which, path = HALVES[role]
         try:
-            half = parse_half(read_text(os.path.join(state, path)) or "", which, path)
+            half = parse_half(read_text(os.path.join(state, path), ownership) or "", which, path)
             place = {"address": half["location"], "port_base": half["registration"]}
-            if is_own_address(place["address"]):
+            if is_own_address(place["address"]) or not 1024 <= place["port_base"] <= 65535 - PORT_RANGE + 1:
                 return {}
         except (OSError, ConnectorError, ValueError):
             return {}

@@ -58,7 +58,8 @@ attributes:
   check_mode:
     support: full
     details:
-      - On a host that has no environment yet it cannot verify a hash, and says that the given password would be hashed.
+      - On a host that has no environment yet it cannot verify a hash or look at a certificate, and says that the given
+        password would be hashed.
   diff_mode:
     support: full
     details:
@@ -150,7 +151,10 @@ def certificate_problem(paths: Paths, names: list[str], days: int, ownership: Ow
     Raises:
         OSError: what is there cannot be read.
     """
-    key, certificate = read_text(paths.key, ownership), read_text(paths.certificate, ownership)
+    try:
+        key, certificate = read_text(paths.key, ownership), read_text(paths.certificate, ownership)
+    except PermissionError as error:
+        return f"{error.filename} cannot be read by its account"
     return certificates.problem(certificate, key, names, days)
 
 

@@ -265,6 +265,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment im
     probe,
     read_record,
 )
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import Ownership
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.machine import machine_digest, signs
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.managers import MANAGERS
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.nftables import FirewallError, parse_cidrs
@@ -330,6 +331,12 @@ def notebook_of(params: dict[str, t.Any], account: Account, wanted: dict[str, se
     }
 
 
+def reached_from(params: dict[str, t.Any], roles: set[str]) -> dict[str, t.Any]:
+    """Return where the controller is reached from here, as the account's own halves of the connector tell."""
+    ownership = Ownership(params["account"], params["group"])
+    return reached_controller(params["state_directory"], roles, ownership)
+
+
 def check_host(module: AnsibleModule) -> dict[str, t.Any]:
     """Run all checks; return what follows from the host."""
     params = module.params
@@ -387,7 +394,7 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
         "python_version": ".".join(str(part) for part in interpreter.version),
         "architecture": interpreter.machine,
         "names": list(dict.fromkeys([socket.gethostname().partition(".")[0], socket.getfqdn()])),
-        "reached": {} if "controller" in roles else reached_controller(state, roles),
+        "reached": {} if "controller" in roles or account.uid is None else reached_from(params, roles),
         **properties(params, settings, roles),
     }
 

@@ -111,6 +111,11 @@ DEFINITIONS: dict[str, tuple[list[Cluster], tuple[str, ...], list[str]]] = {
         ("deploy",),
         ["ipyparallel_controller_packer", "yaml", "json, pickle, msgpack, orjson"],
     ),
+    "a wrong variable of the controller host, and nothing else is destroyed": (
+        [cluster(*NODES, of_host={"node1": {"ipyparallel_engines_wait": "soon"}})],
+        ("destroy",),
+        ["ipyparallel_engines_wait", "The controller host node1 has failed"],
+    ),
     "a number of engines that is none": (
         [cluster("node1", "node2", ipyparallel_engines_per_host="many")],
         ("deploy",),
@@ -327,7 +332,12 @@ def tag_lines(path: Path) -> list[str]:
 
 
 TAGS = tags()
-AGAIN = ("one machine twice", "a controller host without SSH", "a port that another process has")
+AGAIN = (
+    "one machine twice",
+    "a controller host without SSH",
+    "a port that another process has",
+    "a wrong variable of the controller host, and nothing else is destroyed",
+)
 
 
 def test_the_finished_cluster_is_undisturbed(trial: tuple[Any, dict[str, dict[str, Any]]]) -> None:

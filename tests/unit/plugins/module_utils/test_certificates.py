@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
+import base64
 import datetime
 import ipaddress
 
@@ -72,6 +73,28 @@ def test_names_have_more_than_one_spelling_and_may_be_fewer(names):
 )
 def test_what_is_wrong_is_told(certificate, key, why):
     assert problem(certificate, key, NAMES, 30) == why
+
+
+def test_damaged_ones_are_named_whatever_is_wrong_with_them():
+    good = base64.b64decode("".join(issue().splitlines()[1:-1]))
+    for place in range(len(good)):
+        damaged = bytes([*good[:place], good[place] ^ 1, *good[place + 1 :]])
+        text = f"-----BEGIN CERTIFICATE-----\n{base64.b64encode(damaged).decode()}\n-----END CERTIFICATE-----\n"
+        said = problem(text, pem(KEY), NAMES, 30)
+        assert said == "" or said.startswith("the certificate "), said
+
+
+def test_a_key_of_a_kind_that_is_unknown():
+    strange = pem(KEY).splitlines()
+    body = bytearray(base64.b64decode("".join(strange[1:-1])))
+    place = body.index(bytes.fromhex("2a8648ce3d0301"))  # the curve
+    body[place + 6] = 99
+    text = f"{strange[0]}\n{base64.b64encode(body).decode()}\n{strange[-1]}\n"
+    assert problem(issue(), text, NAMES, 30) == "the private key cannot be read"
+
+
+def test_a_host_with_a_number_for_a_name():
+    assert problem(issue(), pem(KEY), ["IP:42"], 30) == "the certificate is not for IP:42"
 
 
 def test_one_that_ends_or_has_not_begun():

@@ -15,6 +15,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils import machine
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import Identity, identity_text
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.preflight import Account, PreflightError
 
+PROJECT = Path(__file__).parents[4]
 CONTROLLER = "ipyparallel_controller_port_base"
 NOTEBOOK = "ipyparallel_notebook_port"
 LISTEN = "import socket\nlistening = socket.create_server(('127.0.0.1', {port}))"
@@ -420,6 +421,26 @@ def test_an_address_that_is_none(tmp_path, network, monkeypatch):
     lay_down(tmp_path, "engines", address="node1")
     monkeypatch.setattr(preflight, "is_own_address", machine.is_own_address)
     assert preflight.reached_controller(str(tmp_path), ["engines"]) == {}
+
+
+@pytest.mark.parametrize("port_base", [0, 1023, 65517, 70000])
+def test_ports_that_are_none(tmp_path, network, port_base):
+    lay_down(tmp_path, "engines", port_base=port_base)
+    assert preflight.reached_controller(str(tmp_path), ["engines"]) == {}
+    assert network[0] == []
+
+
+def test_the_last_range_of_ports(tmp_path, network):
+    lay_down(tmp_path, "engines", port_base=65516)
+    assert preflight.reached_controller(str(tmp_path), ["engines"])["port_base"] == 65516
+
+
+def test_halves_are_where_the_roles_lay_them_down():
+    engines = (PROJECT / "roles/engines/tasks/service.yml").read_text()
+    notebook = (PROJECT / "roles/notebook/vars/main.yml").read_text()
+    assert f'"{{{{ ipyparallel_path_state }}}}/{preflight.HALVES["engines"][1]}"' in engines
+    path = preflight.HALVES["notebook"][1].removeprefix("notebook/")
+    assert f'"{{{{ __ipyparallel_notebook_home }}}}/{path}"' in notebook
 
 
 def test_halves_that_do_not_agree(tmp_path, network):

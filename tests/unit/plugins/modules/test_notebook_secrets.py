@@ -142,3 +142,14 @@ def test_check_mode_without_an_environment_cannot_look_at_the_certificate(run, m
     monkeypatch.setattr(notebook_secrets, "respawn", lambda module, python: False)
     result, _output = run(check=True)
     assert result["certificate_problem"] == "there is no software to look at it with yet"
+
+
+def test_a_key_that_its_account_cannot_read_is_told(run, monkeypatch, tmp_path):
+    run()
+    key = str(tmp_path / "notebook" / "key.pem")
+
+    def read_text(path, ownership):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(notebook_secrets, "read_text", read_text)
+    assert run()[0]["certificate_problem"] == f"{key} cannot be read by its account"
