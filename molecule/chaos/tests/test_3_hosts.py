@@ -62,8 +62,8 @@ def test_partition_and_freeze_while_an_engine_is_busy(cluster: Cluster, fault: B
         assert frozen.row["whole_after"] <= 15
 
 
-# Before the hub gives engines up, which it does after 30 s, and before they give the controller up, after 50 s. What was
-# on its way stands still for up to as long again, because TCP doubles its waiting time with each loss.
+# Before the hub gives engines up, which it does after 30 s, and before they give the controller up, after 50 s. What
+# was on its way stands still for up to as long again, because TCP doubles its waiting time with each loss.
 @pytest.mark.parametrize("seconds", [27, 36])
 def test_a_short_partition_costs_no_variables(cluster: Cluster, fault: Begin, seconds: int) -> None:
     with fault(f"engine host: partition {seconds} s") as it:
