@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from datetime import datetime, timezone
@@ -20,6 +21,7 @@ from ipyparallel.controller.dictdb import DictDB
 from ipyparallel.controller.heartmonitor import HeartMonitor
 from ipyparallel.engine.app import IPEngine
 from traitlets.config import Config
+from zmq.devices import ProcessMonitoredQueue
 
 ROLES = Path(__file__).parents[2] / "roles"
 
@@ -323,13 +325,52 @@ def test_a_heart_that_missed_beats_is_told_of_when_it_beats_again(monkeypatch):
     assert told == [{b"a"}]
 
 
-def test_every_socket_of_the_controller_takes_an_engine_that_connects_again(monkeypatch):
-    """The heartbeat has its own name of the function that binds."""
+@pytest.fixture
+def peers(monkeypatch):
+    """The controller's sockets as its configuration makes them."""
     for module in (util, heartmonitor):
         monkeypatch.setattr(module, "bind", lambda socket, *_arguments, **_options: socket)
+    for name in ("bind_in", "bind_out"):
+        monkeypatch.setattr(ProcessMonitoredQueue, name, getattr(ProcessMonitoredQueue, name))
     CONTROLLER.let_peers_come_again()
+
+
+@pytest.mark.usefixtures("peers")
+def test_every_socket_of_the_controller_takes_an_engine_that_connects_again():
+    """The heartbeat has its own name of the function that binds."""
     with zmq.Context() as context:
         for module in (util, heartmonitor):
             with context.socket(zmq.ROUTER) as socket:
                 module.bind(socket, "tcp://127.0.0.1:1")
                 assert socket.getsockopt(zmq.TCP_KEEPALIVE) == 1
+
+
+@pytest.mark.usefixtures("peers")
+def test_so_do_those_of_devices():
+    """An engine with another connection gets its work by it, though the one before seems to be there."""
+    with zmq.Context() as context, contextlib.ExitStack() as opened:
+
+        def engine():
+            socket = opened.enter_context(context.socket(zmq.DEALER))
+            socket.setsockopt(zmq.IDENTITY, b"engine")
+            socket.connect(f"tcp://127.0.0.1:{port}")
+            return socket
+
+        queue = ProcessMonitoredQueue(zmq.SUB, zmq.ROUTER, zmq.PUB, b"in", b"out")
+        queue.bind_in("tcp://127.0.0.1:1")
+        queue.bind_out("tcp://127.0.0.1:1")
+        options = dict(queue._in_sockopts)
+        assert options[zmq.TCP_KEEPALIVE] == 1
+        assert zmq.ROUTER_HANDOVER not in options
+        controller = opened.enter_context(context.socket(zmq.ROUTER))
+        for option, value in queue._out_sockopts:
+            controller.setsockopt(option, value)
+        port = controller.bind_to_random_port("tcp://127.0.0.1")
+        for number in range(2):
+            one = engine()
+            one.send(b"here")
+            assert controller.poll(5000)
+            assert controller.recv_multipart() == [b"engine", b"here"]
+            controller.send_multipart([b"engine", b"%d" % number])
+            assert one.poll(5000), "what is for the engine went to its connection before"
+            assert one.recv() == b"%d" % number

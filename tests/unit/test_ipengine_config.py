@@ -49,3 +49,30 @@ def test_forks_end_when_they_are_told_to_before_they_begin() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"left": 0, "own handler": [1], "blocked": False}
+
+
+NANNY = """
+import runpy, sys
+import zmq
+
+def run_module(name, **_options):
+    import zmq.asyncio  # as what the nanny imports
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        print(name, socket.getsockopt(zmq.TCP_KEEPALIVE), socket.getsockopt(zmq.CONNECT_TIMEOUT))
+
+runpy.run_module = run_module
+exec(compile(open(sys.argv.pop(1)).read(), "nanny.py", "exec"))
+"""
+
+
+def test_the_connections_of_a_nanny_have_options() -> None:
+    pairs = json.dumps([[34, 1], [79, 3000]])  # ZMQ_TCP_KEEPALIVE, ZMQ_CONNECT_TIMEOUT
+    done = subprocess.run(
+        [sys.executable, "-c", NANNY, str(CONFIG.with_name("nanny.py")), pairs],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["ipyparallel.engine.nanny", "1", "3000"]

@@ -78,6 +78,22 @@ def test_a_short_partition_costs_no_variables(cluster: Cluster, fault: Begin, se
         it.hold(seconds)
 
 
+def test_a_host_that_is_shut_out_and_let_in_again(cluster: Cluster, fault: Begin) -> None:
+    """Its connections end, and the controller does not hear of it: it has both, those before and those after."""
+    (node,) = cluster.lab.known(["node3"])
+    element = f"element inet ipyparallel_ipyparallel engines4 '{{ {node.address} }}'"
+    with fault("engine host: shut out by the firewall 27 s") as it:
+        cluster.run("node1", f"nft delete {element}")
+        mend = time.monotonic() + 27
+        wait_until(lambda: time.monotonic() > mend, 28, "27 s")
+        cluster.run("node1", f"nft add {element}")
+        it.restart_clock()
+        it.whole(15)
+        it.count()
+        assert it.row["variables_kept"] == f"{len(EXPECTED)} of {len(EXPECTED)}"
+        it.hold(15)
+
+
 def test_all_three_are_rebooted_at_once(cluster: Cluster, fault: Begin) -> None:
     with fault("all three hosts rebooted at once") as it:
         it.count()

@@ -29,6 +29,7 @@ from ipyparallel.controller.heartmonitor import HeartMonitor
 from ipyparallel.controller.hub import EngineConnector, Hub
 from tornado import ioloop
 from traitlets.config import Config
+from zmq.devices import ProcessMonitoredQueue
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 POOLS = (9, 6, 3)  # ports for engines, for clients, internal ones; at broadcast_scheduler_depth 1
@@ -356,15 +357,29 @@ def let_peers_come_again():
     descriptor of a connection on which nothing comes for ever.
     """
     bind = util.bind
+    bind_in, bind_out = ProcessMonitoredQueue.bind_in, ProcessMonitoredQueue.bind_out
+
+    def options_of(kind):
+        returning = {zmq.ROUTER_HANDOVER: 1} if kind == zmq.ROUTER else {}
+        return {zmq.HANDSHAKE_IVL: HANDSHAKE_MS, **KEEPALIVE, **returning}
 
     def bind_for_returning(socket, *arguments, **options):
-        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        for option, value in KEEPALIVE.items():
+        for option, value in options_of(getattr(socket, "socket", socket).type).items():
             socket.setsockopt(option, value)
-        if getattr(socket, "socket", socket).type == zmq.ROUTER:
-            socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         return bind(socket, *arguments, **options)
 
+    # direct work, control and output are relayed by devices, which bind for themselves
+    def bind_in_for_returning(self, address):
+        for option, value in options_of(self.in_type).items():
+            self.setsockopt_in(option, value)
+        bind_in(self, address)
+
+    def bind_out_for_returning(self, address):
+        for option, value in options_of(self.out_type).items():
+            self.setsockopt_out(option, value)
+        bind_out(self, address)
+
+    ProcessMonitoredQueue.bind_in, ProcessMonitoredQueue.bind_out = bind_in_for_returning, bind_out_for_returning
     util.bind = heartmonitor.bind = bind_for_returning
 
 

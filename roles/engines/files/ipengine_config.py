@@ -21,7 +21,7 @@ import traceback
 
 import zmq
 from ipykernel.iostream import IOPubThread
-from ipyparallel.engine import app
+from ipyparallel.engine import app, nanny
 from ipyparallel.engine.kernel import IPythonParallelKernel
 from jupyter_client.session import DELIM
 from traitlets.config import Config
@@ -29,8 +29,16 @@ from traitlets.config import Config
 EX_CONFIG = 78  # sysexits.h
 MOST_ANSWERS = 16
 MOST_BYTES = 1024 * 1024  # of an answer
-# seconds: nothing is closed before a minute is over, which a partition may last
-KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 5, zmq.TCP_KEEPALIVE_INTVL: 5, zmq.TCP_KEEPALIVE_CNT: 12}
+# An attempt to connect that nobody answers is made again after 3 s: the kernel's own waits grow to minutes, and a host
+# that was shut out would come back late. What is connected is not closed before a minute is over, which a partition may
+# last (seconds).
+CONNECTION = {
+    zmq.CONNECT_TIMEOUT: 3000,
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 5,
+    zmq.TCP_KEEPALIVE_INTVL: 5,
+    zmq.TCP_KEEPALIVE_CNT: 12,
+}
 # A heart loses nothing by another connection, and is what an engine is taken back for. TCP alone would try again after
 # about as long as the network was away.
 HEART = {
@@ -100,9 +108,17 @@ def let_restarted_controller_be_found():
             one.device.setsockopt_out(option, value)
         return one
 
-    for option, value in KEEPALIVE.items():
+    start_process = nanny.Popen
+
+    def start_nanny(command, **options):
+        # it connects for itself, with a context of its own
+        pairs = json.dumps([[int(option), value] for option, value in CONNECTION.items()])
+        ours = pathlib.Path(__file__).with_name("nanny.py")
+        return start_process([command[0], str(ours), pairs], **options)
+
+    for option, value in CONNECTION.items():
         zmq.Context.instance().setsockopt(option, value)
-    app.Heart = start_heart
+    app.Heart, nanny.Popen = start_heart, start_nanny
 
 
 def let_forks_end():
