@@ -72,10 +72,10 @@ def test_a_short_partition_costs_no_variables(cluster: Cluster, fault: Begin, se
         wait_until(lambda: time.monotonic() > mend, seconds + 1, f"{seconds} s")
         cluster.lab.mend("node3")
         it.restart_clock()
-        it.whole(seconds)
+        it.whole(seconds + 10)
         it.count()
         assert it.row["variables_kept"] == f"{len(EXPECTED)} of {len(EXPECTED)}"
-        it.hold(seconds)
+        it.hold(seconds + 10)
 
 
 def test_a_host_that_is_shut_out_and_let_in_again(cluster: Cluster, fault: Begin) -> None:
