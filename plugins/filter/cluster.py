@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import typing as t
 from collections.abc import Callable, Iterable, Mapping
 
@@ -25,6 +26,20 @@ def host_roles(group_names: Iterable[str], cluster: str) -> list[str]:
     """Return what a host with these groups is in *cluster*."""
     names = set(group_names)
     return [role for role in HOST_ROLES if f"{cluster}_{role}" in names]
+
+
+def text_of_file(path: str) -> str:
+    """Return the text of a file of the operator's.
+
+    Raises:
+        AnsibleFilterError: it cannot be read.
+    """
+    try:
+        with open(os.path.expanduser(path), encoding="utf-8") as stream:
+            return stream.read()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise AnsibleFilterError(f"cannot read {path} on the operator's machine: {why}") from None
 
 
 def requirement_lines(text: str) -> list[str]:
@@ -120,6 +135,7 @@ class FilterModule:
         return {
             "cluster_paths": cluster_paths,
             "engine_counts": engine_counts,
+            "execution": report.execution,
             "firewall_hosts": firewall_hosts,
             "host_roles": host_roles,
             "notebooks": notebooks,
@@ -127,6 +143,7 @@ class FilterModule:
             "requirement_lines": requirement_lines,
             "status": report.status,
             "summary": report.summary,
+            "text_of_file": text_of_file,
             "verification": report.verification,
             "what_stays": report.what_stays,
         }

@@ -14,8 +14,9 @@ import pwd
 import re
 import sys
 import time
+import types
 import typing as t
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import ConnectorError, parse_half
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text
@@ -199,6 +200,21 @@ def forget(client: ipyparallel.Client, number: int) -> None:
     client._io_loop.add_callback(
         client.session.send, client._query_socket, "unregistration_request", content={"id": number}
     )
+
+
+Function = t.TypeVar("Function", bound=Callable[..., t.Any])
+
+
+def on_engine(function: Function) -> Function:
+    """Make *function* look as if it had been typed by the user, so that engines can run it.
+
+    A function of a module is sent by reference, and the engines do not have this module. The same as
+    ``ipyparallel.interactive``, which cannot be imported where Ansible only reads this file.
+    """
+    copy = types.FunctionType(function.__code__, {}, function.__name__, function.__defaults__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    copy.__module__ = "__main__"
+    return t.cast("Function", copy)
 
 
 # ---- what the watchdog asks: without waiting, and of engines by ident, because the hub may not know them (any more)

@@ -129,6 +129,31 @@ def ports_words(ports: Mapping[str, str]) -> str:
     return ", ".join(f"{span} ({name})" for name, span in ports.items())
 
 
+def execution(done: Mapping[str, t.Any]) -> str:
+    """Return what engines said, each with its place; what several of them said in the same words is said once.
+
+    Args:
+        done: what module ``execute`` returned.
+    """
+    if "results" not in done:
+        engines = done.get("engines")
+        return f"would run on {plural(len(engines), 'engine')}" if engines is not None else str(done.get("msg", ""))
+    said: dict[tuple[str, ...], list[str]] = {}
+    for one in done["results"]:
+        number = "?" if one["id"] is None else one["id"]
+        words = tuple(
+            str(one[part] or "").rstrip("\n") for part in ("status", "stdout", "stderr", "result", "traceback")
+        )
+        # a traceback ends with the error
+        words = (*words, "" if words[-1] else one["error"])
+        said.setdefault(words, []).append(f"{number} ({one['host'] or '?'})")
+    lines = []
+    for (state, *texts, error), places in said.items():
+        lines.append(f"{'engine' if len(places) == 1 else 'engines'} {', '.join(places)}: {state}")
+        lines += [f"    {line}" for text in (*texts, error) if text for line in text.splitlines()]
+    return "\n".join(lines)
+
+
 def verification(result: Mapping[str, t.Any]) -> str:
     """Return the checks of module ``verify`` as a table."""
     rows = [("feature", "check", "seconds", "")]

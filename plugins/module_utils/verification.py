@@ -101,18 +101,6 @@ def check(feature: int, name: str, hint: str = "") -> c.Callable[[_Function], _F
     return register
 
 
-def on_engine(function: _Function) -> _Function:
-    """Make *function* look as if it had been typed by the user, so that engines can run it.
-
-    A function of a module is sent by reference, and the engines do not have this module. The same as
-    ``ipyparallel.interactive``, which cannot be imported where Ansible only reads this file.
-    """
-    copy = types.FunctionType(function.__code__, {}, function.__name__, function.__defaults__)
-    copy.__kwdefaults__ = function.__kwdefaults__
-    copy.__module__ = "__main__"
-    return t.cast(_Function, copy)
-
-
 def shorten(value: object, longest: int = LONGEST_TEXT) -> str:
     """Return *value* for a message: a string as it is, all else by ``repr``; without colours, cut to *longest*."""
     text = _ANSI.sub("", value if isinstance(value, str) else repr(value)).strip()
@@ -194,7 +182,7 @@ def lay_profiles(directory: pathlib.Path, connector: str) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@on_engine
+@hub.on_engine
 def _forget(prefix: str) -> list[str]:
     """Remove every name that begins with *prefix*, and what was typed with it, from the engine's namespace.
 

@@ -31,6 +31,7 @@ import types
 import typing as t
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import hub
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import on_engine
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.verification import (
     CHECKS,
     PROFILE,
@@ -41,7 +42,6 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.verification i
     expect,
     expect_error,
     expect_that,
-    on_engine,
     shorten,
     write_private,
 )

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from account import NOTEBOOK_PORT, PORT_BASE, Account
 from figures import Figures
+from waiting import wait_until
 
 URL = f"https://127.0.0.1:{NOTEBOOK_PORT}"
 CORES = len(os.sched_getaffinity(0))
@@ -75,9 +76,12 @@ def test_status_as_json(account: Account) -> None:
 
 
 def test_status_as_table(account: Account) -> None:
-    said = account.ok("make status")
+    def idle() -> str:
+        said = account.ok("make status")
+        return said if "queue         0 queued" in said else ""
+
+    said = wait_until(idle, 60, "the watchdog, which tries every new engine, is through")
     assert f"engines       {ENGINES} of {ENGINES}" in said
-    assert "queue         0 queued" in said
     assert "health        whole since " in said
     assert f"{URL}/lab" in said
     assert re.search(r"ipyparallel 9\.2", said)
@@ -102,6 +106,42 @@ def test_a_shell_without_its_cluster_is_usable(account: Account) -> None:
         assert "cluster ipyparallel cannot be reached" in said
     finally:
         account.ok("make start")
+
+
+def test_code_on_engines_by_playbook(account: Account) -> None:
+    ids = [engine["id"] for engine in account.status()["engines"]]
+    (account.home / "job.py").write_text("import sys\nfrom_job = 40\nprint('hello')\nfrom_job + 2\n")
+    done = account.play(
+        "execute", "-e", "ipyparallel_execute_script=~/job.py", "-e", "ipyparallel_execute_file=~/results"
+    )
+    assert done.returncode == 0, done.stdout
+    results = json.loads((account.home / "results").read_text())
+    found = [(one["id"], one["status"], one["stdout"], one["result"]) for one in results]
+    assert found == [(number, "ok", "hello\n", "42") for number in ids]
+    assert f"engine{'s' if ids[1:] else ''} {ids[0]} (" in done.stdout
+    # clients find what it has set
+    code = "import ipyparallel as p; c = p.Client(profile='ipyparallel'); print(c[:]['from_job'])"
+    assert json.loads(account.python(code)) == [40] * len(ids)
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"code": "a = ="}, ["the code, line 1 does not compile", "nothing was sent"]),
+        ({"code": "a", "ids": "99"}, ["there is no engine 99", "engines with registered engines are: "]),
+        ({"script": "/nowhere.py"}, ["cannot read /nowhere.py on the operator's machine"]),
+        ({"shell": "echo here; echo there >&2; exit 3"}, ["here", "there", "the command ended with 3"]),
+        ({"code": "1 / 0", "balanced": 2}, ["ZeroDivisionError: division by zero", "2 of 2 did not end well"]),
+        ({"code": "import time; time.sleep(3)", "limit": 1}, ["still under way after 1 s; it goes on"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_code_that_fails_or_is_not_sent(account: Account, given: dict[str, Any], names: list[str]) -> None:
+    variables = {f"ipyparallel_execute_{name}": value for name, value in given.items()}
+    done = account.play("execute", "-e", json.dumps(variables))
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 2, said
+    assert [name for name in names if name not in said] == [], said
 
 
 def test_everything_of_features_30_to_34(account: Account) -> None:

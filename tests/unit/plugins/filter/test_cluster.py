@@ -178,3 +178,20 @@ def test_the_preflights_of_a_run_are_those_of_its_hosts():
     }
     found = filters.preflights(hostvars, ["node1", "node2", "unreachable"])
     assert found == {"node1": {"machine": "a"}, "node2": {"failed": True, "msg": "no room"}}
+
+
+def test_the_text_of_a_file(tmp_path, monkeypatch):
+    (tmp_path / "job.py").write_text("a = 5\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert filters.text_of_file("~/job.py") == "a = 5\n"
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "No such file"), (b"\xff\xfe\x00", "no text in UTF-8")])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, content, why):
+    path = tmp_path / "job.py"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(AnsibleFilterError) as raised:
+        filters.text_of_file(str(path))
+    assert str(path) in str(raised.value)
+    assert why in str(raised.value)

@@ -397,3 +397,14 @@ def test_without_an_account_or_root_it_stays_what_it_is(monkeypatch, uid, accoun
     before = who(), os.getcwd(), os.environ.get("HOME")
     hub.act_as(account)
     assert (who(), os.getcwd(), os.environ.get("HOME")) == before
+
+
+def test_on_engine_makes_a_function_of_nobody():
+    def function(first, second=2, *, third=3):
+        return [first, second, third]
+
+    made = hub.on_engine(function)
+    assert made.__module__ == "__main__"
+    assert made.__globals__ is not function.__globals__
+    assert made(1) == [1, 2, 3]
+    assert function.__module__ != "__main__"

@@ -184,3 +184,44 @@ def test_checks_as_a_table():
 def test_what_stays_is_named():
     assert "/home/ada/notebooks on node1" in report.what_stays(CLUSTER["notebooks"])
     assert report.what_stays({})
+
+
+# ---- what engines said
+
+SAID = {"status": "ok", "stdout": "hello\n", "stderr": "", "result": "42", "traceback": "", "error": ""}
+
+
+def test_what_engines_say_alike_is_said_once():
+    done = {"results": [{"id": number, "host": f"node{number}", **SAID} for number in range(3)]}
+    assert report.execution(done).splitlines() == ["engines 0 (node0), 1 (node1), 2 (node2): ok", "    hello", "    42"]
+
+
+def test_errors_are_shown_by_their_traceback_or_else_in_words():
+    error = {**SAID, "status": "error", "error": "ValueError: no", "stdout": "", "result": None}
+    done = {
+        "results": [
+            {"id": 0, "host": "node1", **error, "traceback": "Traceback:\n  line\nValueError: no\n"},
+            {
+                "id": None,
+                "host": None,
+                **error,
+                "status": "unfinished",
+                "error": "still under way after 5 s; it goes on",
+            },
+        ]
+    }
+    assert report.execution(done).splitlines() == [
+        "engine 0 (node1): error",
+        "    Traceback:",
+        "      line",
+        "    ValueError: no",
+        "engine ? (?): unfinished",
+        "    still under way after 5 s; it goes on",
+    ]
+
+
+def test_what_would_be_run():
+    assert report.execution({"engines": [0, 4]}) == "would run on 2 engines"
+    assert report.execution({"msg": "would run it on the engines of a cluster that is to be made"}).startswith(
+        "would run"
+    )

@@ -108,17 +108,6 @@ def test_expect_error_lets_other_errors_through():
         verification.expect_error("division", ZeroDivisionError, lambda: {}["x"])
 
 
-def test_on_engine_makes_a_function_of_nobody():
-    def function(first, second=2, *, third=3):
-        return [first, second, third]
-
-    made = verification.on_engine(function)
-    assert made.__module__ == "__main__"
-    assert made.__globals__ is not function.__globals__
-    assert made(1) == [1, 2, 3]
-    assert function.__module__ != "__main__"
-
-
 def test_functions_of_the_checks_do_not_refer_to_their_module():
     made = [value for value in vars(checks).values() if getattr(value, "__module__", "") == "__main__"]
     assert len(made) > 10
