@@ -35,7 +35,7 @@ def check_code(code: str, name: str) -> None:
     from IPython.core.inputtransformer2 import TransformerManager
 
     try:
-        source = TransformerManager().transform_cell(code)
+        source = TransformerManager().transform_cell(code)  # type: ignore[no-untyped-call]
         compile(source, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     except (SyntaxError, ValueError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""

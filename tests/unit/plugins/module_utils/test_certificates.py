@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-NAMES = ["DNS:localhost", "DNS:node1", "IP:127.0.0.1", "IP:::1"]
+NAMES = ("DNS:localhost", "DNS:node1", "IP:127.0.0.1", "IP:::1")
 
 
 def make_key():
@@ -68,7 +68,7 @@ def test_names_have_more_than_one_spelling_and_may_be_fewer(names):
         (issue(), pem(OTHER), "the certificate is another key's"),
         (issue(names=NAMES[2:]), pem(KEY), "the certificate is not for DNS:localhost, DNS:node1"),
         (issue(names=NAMES[:3]), pem(KEY), "the certificate is not for IP:::1"),
-        (issue(names=[]), pem(KEY), "the certificate is not for DNS:localhost, DNS:node1, IP:127.0.0.1, IP:::1"),
+        (issue(names=()), pem(KEY), "the certificate is not for DNS:localhost, DNS:node1, IP:127.0.0.1, IP:::1"),
     ],
 )
 def test_what_is_wrong_is_told(certificate, key, why):
