@@ -47,12 +47,17 @@ def select(
     if not engines:
         raise SelectionError("the cluster has no engines: look at its status (playbook ipyparallel.cluster.status)")
     chosen = list(engines)
-    for what, key, wanted in (("engine", "id", ids), ("host", "host", hosts), ("pool", "pool", pools)):
+    places = "s with registered engines are"
+    lists = (
+        ("engine", "id", ids, "s that are registered are"),
+        ("host", "host", hosts, places),
+        ("pool", "pool", pools, places),
+    )
+    for what, key, wanted, there in lists:
         known = {engine[key] for engine in engines if engine[key] is not None}
         if unknown := set(wanted) - known:
             raise SelectionError(
-                f"there is no {what} {in_words(unknown)} in the cluster; {what}s with registered engines are: "
-                f"{in_words(known)}"
+                f"there is no {what} {in_words(unknown)} in the cluster; {what}{there}: {in_words(known)}"
             )
         if wanted:
             chosen = [engine for engine in chosen if engine[key] in wanted]

@@ -128,7 +128,7 @@ def test_code_on_engines_by_playbook(account: Account) -> None:
     ("given", "names"),
     [
         ({"code": "a = ="}, ["the code, line 1 does not compile", "nothing was sent"]),
-        ({"code": "a", "ids": "99"}, ["there is no engine 99", "engines with registered engines are: "]),
+        ({"code": "a", "ids": "99"}, ["there is no engine 99", "engines that are registered are: "]),
         ({"script": "/nowhere.py"}, ["cannot read /nowhere.py on the operator's machine"]),
         ({"shell": "echo here; echo there >&2; exit 3"}, ["here", "there", "the command ended with 3"]),
         ({"code": "1 / 0", "balanced": 2}, ["ZeroDivisionError: division by zero", "2 of 2 did not end well"]),
