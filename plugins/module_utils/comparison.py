@@ -205,5 +205,4 @@ def controller_place(
             f"{f', such as {own_address}' if usable else ''}"
         )
     ports = Ports(identity["port_base"])
-    asked = {"engines": ports.engine, "notebook": [ports.base, *ports.client]}
-    return {"address": address, "port_base": ports.base, "ports": asked}
+    return {"address": address, "port_base": ports.base, "ports": ports.asked}

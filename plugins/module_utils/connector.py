@@ -80,6 +80,11 @@ class Ports:
         return list(range(start, start + CLIENT_PORTS))
 
     @property
+    def asked(self) -> dict[str, list[int]]:
+        """The ports of the controller that another host has to reach, by what that host is."""
+        return {"engines": self.engine, "notebook": [self.base, *self.client]}
+
+    @property
     def internal(self) -> list[int]:
         """``IPController.ports``: between the broadcast schedulers, and the monitor; on loopback only."""
         start = self.base + ENGINE_PORTS + CLIENT_PORTS
@@ -174,6 +179,11 @@ def identity_path(state: str) -> str:
     return os.path.join(state, IDENTITY_FILE)
 
 
+def is_port_base(value: t.Any) -> bool:
+    """Tell whether *value* is a number at which the ports of a cluster can begin."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1024 <= value <= 65535 - PORT_RANGE + 1
+
+
 def check_settings(settings: dict[str, t.Any]) -> None:
     """Check the values an operator can give: packer, encryption, scheduler, port_base, address.
 
@@ -186,7 +196,7 @@ def check_settings(settings: dict[str, t.Any]) -> None:
                 f"{settings[name]!r} is not a {name}: set ipyparallel_controller_{name} to one of {', '.join(allowed)}"
             )
     base = settings["port_base"]
-    if not isinstance(base, int) or isinstance(base, bool) or not 1024 <= base <= 65535 - PORT_RANGE + 1:
+    if not is_port_base(base):
         raise ConnectorError(
             f"{base!r} is not a start for {PORT_RANGE} ports: set ipyparallel_controller_port_base to a number from "
             f"1024 to {65535 - PORT_RANGE + 1}"

@@ -37,12 +37,14 @@ def check_code(code: str, name: str) -> None:
     try:
         source = TransformerManager().transform_cell(code)  # type: ignore[no-untyped-call]
         compile(source, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-    except (SyntaxError, ValueError) as error:
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        text = (error.text or "").strip() if isinstance(error, SyntaxError) else ""
-        why = error.msg if isinstance(error, SyntaxError) else str(error)
-        shown = f" ({text})" if text else ""
-        raise ExecutionError(f"{name}{line} does not compile: {why}{shown}; nothing was sent to an engine") from None
+    except ValueError as error:
+        raise ExecutionError(f"{name} does not compile: {error}; nothing was sent to an engine") from None
+    except SyntaxError as error:
+        line = f", line {error.lineno}" if error.lineno else ""
+        text = f" ({error.text.strip()})" if error.text and error.text.strip() else ""
+        raise ExecutionError(
+            f"{name}{line} does not compile: {error.msg}{text}; nothing was sent to an engine"
+        ) from None
 
 
 # ---- on the engine: these are sent as they are, and find nothing of this module there
@@ -66,7 +68,6 @@ def run_code(code: str, most: int) -> dict[str, t.Any]:
         "stdout": captured.stdout[:most],
         "stderr": captured.stderr[:most],
         "result": repr(done.result)[:most] if done.result is not None else None,
-        "rc": None,
         "error": f"{type(error).__name__}: {error}" if error else "",
         "traceback": "".join(lines)[:most],
         "seconds": round(time.monotonic() - started, 3),
@@ -86,10 +87,8 @@ def run_shell(command: str, most: int) -> dict[str, t.Any]:
         "status": "error" if done.returncode else "ok",
         "stdout": done.stdout[:most],
         "stderr": done.stderr[:most],
-        "result": None,
         "rc": done.returncode,
         "error": f"the command ended with {done.returncode}" if done.returncode else "",
-        "traceback": "",
         "seconds": round(time.monotonic() - started, 3),
     }
 
@@ -97,21 +96,20 @@ def run_shell(command: str, most: int) -> dict[str, t.Any]:
 # ---- here
 
 
-def nothing(status: str, error: str) -> dict[str, t.Any]:
-    """Return what is known of an engine that has returned nothing."""
-    empty = {"stdout": "", "stderr": "", "result": None, "rc": None, "traceback": "", "seconds": None}
-    return {"status": status, "error": error, **empty}
+NOTHING = {"stdout": "", "stderr": "", "result": None, "rc": None, "error": "", "traceback": "", "seconds": None}
+"""What is known of an engine that has returned nothing."""
 
 
 def outcome(result: ipyparallel.AsyncResult, limit: float) -> dict[str, t.Any]:
     """Return what came of work: what the engine returned, what hindered it, or that it is still under way."""
     if not result.ready():
-        return nothing("unfinished", f"still under way after {limit:g} s; it goes on")
+        return {**NOTHING, "status": "unfinished", "error": f"still under way after {limit:g} s; it goes on"}
     try:
         found: dict[str, t.Any] = result.get(0)
     except Exception as error:  # noqa: BLE001 - whatever the engine, its end or a scheduler made of it
-        return nothing("error", f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}")
-    return {name: cut(value) if isinstance(value, str) else value for name, value in found.items()}
+        said = f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}"
+        return {**NOTHING, "status": "error", "error": said}
+    return {**NOTHING, **{name: cut(value) if isinstance(value, str) else value for name, value in found.items()}}
 
 
 def cut(text: str) -> str:

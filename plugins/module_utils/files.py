@@ -34,6 +34,10 @@ def acting_as(uid: int, gid: int) -> Iterator[None]:
         os.setgroups(before[1])
 
 
+OWNED_ARGUMENT_SPEC: dict[str, dict[str, str]] = {"owner": {"type": "str"}, "group": {"type": "str"}}
+"""The options of every module whose files are given to an account (documentation fragment ``owned``)."""
+
+
 class Ownership:
     """Account and group that written files are given; ``None`` leaves what the writing process has."""
 

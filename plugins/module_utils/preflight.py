@@ -17,10 +17,10 @@ import typing as t
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import (
     IDENTITY_FILE,
-    PORT_RANGE,
     ConnectorError,
     Half,
     Ports,
+    is_port_base,
     load_identity,
     parse_half,
 )
@@ -374,12 +374,11 @@ def reached_controller(
         try:
             half = parse_half(read_text(os.path.join(state, path), ownership) or "", which, path)
             place = {"address": half["location"], "port_base": half["registration"]}
-            if is_own_address(place["address"]) or not 1024 <= place["port_base"] <= 65535 - PORT_RANGE + 1:
+            if is_own_address(place["address"]) or not is_port_base(place["port_base"]):
                 return {}
         except (OSError, ConnectorError, ValueError):
             return {}
-        ports = Ports(place["port_base"])
-        asked = ports.engine if which == "engine" else [ports.base, *ports.client]
+        asked = Ports(place["port_base"]).asked[role]
         if place != (found or place) or unreachable_ports(place["address"], asked, seconds):
             return {}
         found = place

@@ -46,8 +46,6 @@ LONGEST_TEXT = 300
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
-_Function = t.TypeVar("_Function", bound=c.Callable[..., t.Any])
-
 
 class CheckFailedError(Exception):
     """The cluster did something else than it should; the message says what was expected and what came."""
@@ -91,10 +89,10 @@ CHECKS: list[Check] = []
 """Every check, in the order in which they run."""
 
 
-def check(feature: int, name: str, hint: str = "") -> c.Callable[[_Function], _Function]:
+def check(feature: int, name: str, hint: str = "") -> c.Callable[[hub.Function], hub.Function]:
     """Register the decorated function as a check of *feature* called *name*; *hint* as in ``Check``."""
 
-    def register(function: _Function) -> _Function:
+    def register(function: hub.Function) -> hub.Function:
         CHECKS.append(Check(feature, name, function, hint))
         return function
 

@@ -615,7 +615,7 @@ class Watchdog:
         self._read_trials(now)
         self._read_checks(now)
         self._suspect(now)
-        idle = [e for e in self.engines.values() if self._is_idle(e)]
+        idle = [e for e in self.engines.values() if self._is_idle(e, now)]
         for ident in [e.ident for e in idle if e.ident in self.untried] if now >= self._next.get("work", 0.0) else []:
             # after a start of the controller every engine, and any that is new
             self.untried.discard(ident)
@@ -623,10 +623,10 @@ class Watchdog:
         if self._due("round", 1.0 if self.failures else ROUND_EVERY, now) and not self.no_ops:
             self._start_round(idle, now)
 
-    def _is_idle(self, engine: Watched) -> bool:
+    def _is_idle(self, engine: Watched, now: float) -> bool:
         waiting = self._waiting(engine.number)
         nothing = not any(waiting) or waiting == self.stale.get(engine.ident)
-        answers = engine.owes is None and engine.is_settled(self.clock())
+        answers = engine.owes is None and engine.is_settled(now)
         return nothing and answers and engine.ident not in self.trials
 
     def _waiting(self, number: int) -> tuple[int, int]:

@@ -71,13 +71,8 @@ options:
         when keys are to be made.
     type: path
     required: true
-  owner:
-    description: Account that the files are given to.
-    type: str
-  group:
-    description: Group that the files are given to.
-    type: str
 extends_documentation_fragment:
+  - ipyparallel.cluster.owned
   - ipyparallel.cluster.attributes
 attributes:
   check_mode:
@@ -154,6 +149,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector impo
     salvage,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import (
+    OWNED_ARGUMENT_SPEC,
     Ownership,
     directory_differs,
     make_directory,
@@ -211,8 +207,7 @@ def main() -> None:
             "encryption": {"type": "str"},
             "scheduler": {"type": "str"},
             "python": {"type": "path", "required": True},
-            "owner": {"type": "str"},
-            "group": {"type": "str"},
+            **OWNED_ARGUMENT_SPEC,
         },
         supports_check_mode=True,
     )

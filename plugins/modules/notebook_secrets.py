@@ -46,13 +46,8 @@ options:
     description: For how many days from now the certificate has to be valid.
     type: int
     default: 30
-  owner:
-    description: Account that the files are given to.
-    type: str
-  group:
-    description: Group that the files are given to.
-    type: str
 extends_documentation_fragment:
+  - ipyparallel.cluster.owned
   - ipyparallel.cluster.attributes
 attributes:
   check_mode:
@@ -127,7 +122,12 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import certificates
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import Ownership, ownership_of, read_text
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import (
+    OWNED_ARGUMENT_SPEC,
+    Ownership,
+    ownership_of,
+    read_text,
+)
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import respawn
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.passwords import (
     Hasher,
@@ -167,8 +167,7 @@ def main() -> None:
             "python": {"type": "path", "required": True},
             "names": {"type": "list", "elements": "str", "default": []},
             "renewal_days": {"type": "int", "default": 30},
-            "owner": {"type": "str"},
-            "group": {"type": "str"},
+            **OWNED_ARGUMENT_SPEC,
         },
         supports_check_mode=True,
     )
