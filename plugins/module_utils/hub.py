@@ -255,6 +255,35 @@ def tell_to_end(client: ipyparallel.Client, ident: str, signal: str | None = Non
         _control(client, ident, "shutdown_request", {"restart": False})
 
 
+def ask_to_drain(client: ipyparallel.Client, idents: Iterable[str], seconds: float) -> Answer:
+    """Ask the task scheduler to give engines nothing more but what no other may do (``task_scheduler.py``).
+
+    Args:
+        client: of the cluster's hub.
+        idents: the engines.
+        seconds: for how long, unless it is asked again; 0 lets them have work again.
+
+    Returns:
+        The answer to come, see `drained_of`.
+    """
+
+    def take(message: dict[str, t.Any]) -> None:
+        client._futures[message["parent_header"]["msg_id"]].set_result(message)
+
+    client._queue_handlers.setdefault("drain_reply", take)
+    content = {"engines": list(idents), "seconds": seconds}
+    answer: Answer = client._send(client._task_stream, "drain_request", content=content)
+    return answer
+
+
+def drained_of(message: dict[str, t.Any]) -> tuple[dict[str, list[dict[str, t.Any]]], list[str]]:
+    """Return what the task scheduler answered: by ident the tasks that an engine has, and those that wait for it.
+
+    Each of the former has ``task``, its id, and ``seconds``, since when the engine has it.
+    """
+    return message["content"]["running"], message["content"]["waiting"]
+
+
 def ask_queue(client: ipyparallel.Client) -> Answer:
     """Ask the hub for its queue, see `queue_of`."""
     answer: Answer = client._send(client._query_stream, "queue_request", content={"targets": None, "verbose": False})

@@ -33,6 +33,8 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import
 SYSTEM_UNITS = "/etc/systemd/system"
 OPEN_FILES = 65536
 """The heartbeat needs about two descriptors for each engine; too few show as a busy loop and missing engines."""
+RESTART_MS = 100
+"""How long a process is away at least. One that fails at once costs, ten times a second, less than a start takes."""
 LOG_BURST = 2000
 """Lines that a process may write in 30 s, enough for a traceback from each engine and too few to fill a disk."""
 ALSO_WITHOUT_ROOT = frozenset(
@@ -361,7 +363,7 @@ class Systemd:
             *environment,
             f"ExecStart={command_line(definition.command)}",
             "Restart=always",
-            "RestartSec=500ms",
+            f"RestartSec={RESTART_MS}ms",
             f"UMask=0{definition.umask.lstrip('0') or '0'}",
             f"TimeoutStopSec={definition.stop_timeout}",
             *(f"SuccessExitStatus={status}" for status in definition.success_status),

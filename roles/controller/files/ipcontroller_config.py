@@ -36,9 +36,10 @@ POOLS = (9, 6, 3)  # ports for engines, for clients, internal ones; at broadcast
 EX_CONFIG = 78  # sysexits.h
 HANDSHAKE_MS = 5000
 KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 60, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 6}
+RESTART_SECONDS = 60  # so soon after it was told to stop, the clients and their tasks are the same
 DRAIN_SECONDS = 2.5  # task_scheduler.py needs up to 2
-# Milliseconds between two beats, where none are given: an engine is usable after about one and a half, so a short beat
-# is a short start, and each beat costs for each engine. docs/tuning.md has the figures (make bench BENCH=heartbeat).
+# Milliseconds between two beats, where none are given: an engine is usable after one at most, so a short beat is a short
+# start, and each beat costs for each engine. docs/tuning.md has the figures (make bench BENCH=heartbeat).
 SHORTEST_BEAT = 500  # a shorter one gains tenths of a second, and wakes every engine as often
 BEAT_OF_AN_ENGINE = 2  # so the heartbeat takes about 2.5 % of a core at most, up to 1500 engines
 LONGEST_BEAT = 3000  # ipyparallel's own; ipengine_config.py relies on it
@@ -283,14 +284,31 @@ def let_engines_come_back(gone, unknown_too):
     HeartMonitor.beat = beat_and_tell
 
 
+def let_engines_be_used_at_once():
+    """Tell the hub of a new heart when it has beaten, and not only with the next beat."""
+    handle = HeartMonitor.handle_pong
+
+    def handle_and_tell(self, message):
+        handle(self, message)
+        if message[0] in self.responses and message[0] not in self.hearts:
+            self.handle_new_hearts({message[0]})
+
+    HeartMonitor.handle_pong = handle_and_tell
+
+
 def live_and_die_as_one(tasks):
     """Let the children end with the main process, and the main process with any of them.
 
     The children of a killed controller would live on and hold its ports, and a controller without one of its children
-    looks alive and is not. The service manager starts it again. Unless it was told to stop, it goes on with the *tasks*
-    in that file (``task_scheduler.py``).
+    looks alive and is not. The service manager starts it again. It goes on with the *tasks* in that file
+    (``task_scheduler.py``), unless it was told to stop and was away for long.
     """
     main = os.getpid()
+    stopped = tasks.with_name("stopped")
+    with contextlib.suppress(OSError):
+        if time.time() - stopped.stat().st_mtime > RESTART_SECONDS:
+            tasks.unlink(missing_ok=True)
+        stopped.unlink()
     libc = ctypes.CDLL(None, use_errno=True)
 
     def die_with_main():
@@ -305,15 +323,16 @@ def live_and_die_as_one(tasks):
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM:
             # ipcontroller has been told to stop, and tells its children
-            tasks.unlink(missing_ok=True)
-            os._exit(0)
+            drain({child.pid for child in multiprocessing.active_children()} - {pid})
+            stop(None, None)
         if pid:
             os.write(2, f"[ipcontroller] child {pid} ended with status {status}: the controller ends\n".encode())
             drain({child.pid for child in multiprocessing.active_children()} - {pid})
             os._exit(1)
 
     def stop(_signal, _frame):
-        tasks.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            stopped.touch()
         os._exit(0)
 
     def drain(children):
@@ -419,6 +438,7 @@ try:
     GONE = drop_stale_engines(STATE)
     let_old_clients_learn(GONE)
     let_engines_come_back(GONE, unknown_too=get_config().IPController.enable_curve)  # noqa: F821 - pylint: disable=undefined-variable
+    let_engines_be_used_at_once()
     live_and_die_as_one(STATE / "controller" / "log" / "tasks")
     let_clock_be_set()
     keep_tasks()

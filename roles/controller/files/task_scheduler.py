@@ -3,8 +3,12 @@
 
 It notes in a file what is not done. When the controller was killed, or this process was, its successor goes on with
 that: what an engine had goes to the same engine again, which does nothing twice (see ``ipengine_config.py``). A client
-gets the results when it sends its next task, because only then its new connection is known. When the controller is told
-to stop, it removes the file: nobody wants such tasks to go on with the next start.
+gets the results when it sends its next task, because only then its new connection is known. A restart is the same; but
+a controller that was stopped for longer begins with nothing, since nobody waits for such tasks any more.
+
+It drains engines that are to leave: a client sends it a ``drain_request`` with ``engines``, their idents, and
+``seconds``, for how long they get nothing more but what no other engine may do; 0 is no more. The ``drain_reply`` has
+``running``, by engine the tasks that it has, and ``waiting``, the ids of those that only draining engines may do.
 """
 
 import contextlib
@@ -216,6 +220,11 @@ class KeepingTaskScheduler(TaskScheduler):
         self.kept = {}
         """Results for clients that have not sent anything yet: by session, each with the task's id."""
         self.relaying = ""
+        self.draining = {}
+        """Engines that are to leave, each with the time until when that holds."""
+        self.begun = {}
+        """When each task was given to its engine."""
+        self.doing_bound = False
         self.send_at_once = self.client_stream.send_multipart
         self.client_stream.send_multipart = self.send_to_client
         # what they depend on, and is not among them, was done, or they would have failed
@@ -226,7 +235,7 @@ class KeepingTaskScheduler(TaskScheduler):
             for ids in (self.all_ids, self.all_done, self.all_completed):
                 ids.update(done)
         self.all_ids.update(self.left)
-        # SIGHUP comes from the main process before it ends, or when it has; systemd answers that with SIGTERM
+        # SIGHUP comes from the main process before it ends, or when it has; SIGTERM from it or systemd, to all at once
         for number in (signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, self.end)
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
@@ -235,12 +244,8 @@ class KeepingTaskScheduler(TaskScheduler):
         super().start()
         self.stop_receiving()  # tasks wait in their clients' sockets
 
-    def end(self, number, _frame):
-        """End by the signal; but drain first when the main process ends or has ended."""
-        if number == signal.SIGTERM and not is_orphan():
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
+    def end(self, _number, _frame):
+        """Drain, and end."""
         if not self.ending:
             self.ending = True
             signal.setitimer(signal.ITIMER_REAL, 2 * DRAIN_SECONDS)  # SIGALRM ends the process
@@ -287,6 +292,8 @@ class KeepingTaskScheduler(TaskScheduler):
 
     def dispatch_submission(self, raw_msg):
         """Take a task; who sends it may get results now."""
+        if self.is_drain_request(raw_msg):
+            return
         client = raw_msg[0].bytes
         if client not in self.heard:
             with contextlib.suppress(ValueError, KeyError, IndexError):
@@ -348,6 +355,7 @@ class KeepingTaskScheduler(TaskScheduler):
     def _unregister_engine(self, uid):
         """Forget the engine."""
         self.waited_for.pop(uid, None)
+        self.draining.pop(uid, None)
         self.lose(uid, self.again.pop(uid, {}))
         if uid in self.targets:
             super()._unregister_engine(uid)
@@ -366,7 +374,13 @@ class KeepingTaskScheduler(TaskScheduler):
         """Run a task if that is possible; let one wait that is for an engine which is not connected yet."""
         if not job.targets.isdisjoint(self.waited_for) and job.targets.isdisjoint(self.targets):
             return False
-        return super().maybe_run(job)
+        if not self.is_bound(job):
+            return super().maybe_run(job)
+        self.doing_bound = True
+        try:
+            return super().maybe_run(job)
+        finally:
+            self.doing_bound = False
 
     def save_unmet(self, job):
         """Note a task that waits."""
@@ -379,7 +393,10 @@ class KeepingTaskScheduler(TaskScheduler):
         """Note a task, and who has it."""
         if self.going_to in self.targets:
             indices = [self.targets.index(self.going_to)]
+        elif indices is None and self.draining:
+            indices = self.available_engines()
         super().submit_task(job, indices)
+        self.begun[job.msg_id] = time.monotonic()
         self.journal.add(job.msg_id, [frame.bytes for frame in job.raw_msg])
         self.journal.give(job.msg_id, self.targets[-1].decode())  # where `add_job` moves it
 
@@ -391,6 +408,8 @@ class KeepingTaskScheduler(TaskScheduler):
             if ident not in self.pending.get(idents[0], ()):
                 return
         super().dispatch_result(raw_msg)
+        if idents[0] in self.draining:
+            self.do_bound()
 
     def handle_result(self, idents, parent, raw_msg, success=True):
         """Note a task as done, when its client has the result."""
@@ -400,13 +419,84 @@ class KeepingTaskScheduler(TaskScheduler):
         if isinstance(job, Job):
             idents = [idents[0], job.idents[0]]
         super().handle_result(idents, parent, raw_msg, success)
+        self.begun.pop(parent["msg_id"], None)
         self.journal.done(self.relaying)
 
     def fail_unreachable(self, msg_id, why=error.ImpossibleDependency):
         """Note a task as done, when its client has the error."""
         self.relaying = msg_id
         super().fail_unreachable(msg_id, why)
+        self.begun.pop(msg_id, None)
         self.journal.done(self.relaying)
+
+    # ---- engines that are to leave
+
+    def is_drain_request(self, raw_msg):
+        """Do what a ``drain_request`` asks for, if *raw_msg* is one; return whether it is."""
+        try:
+            idents, frames = self.session.feed_identities(raw_msg, copy=False)
+            if self.session.unpack(frames[1].bytes)["msg_type"] != "drain_request":
+                return False
+            message = self.session.deserialize(frames, copy=False)
+        except (ValueError, KeyError, IndexError):
+            return False
+        seconds = message["content"]["seconds"]
+        engines = [ident.encode() for ident in message["content"]["engines"]]
+        self.draining.update(dict.fromkeys(engines, time.monotonic() + seconds))
+        self.end_draining()
+        self.do_bound()
+        self.session.send(self.client_stream, "drain_reply", self.drained(engines), parent=message, ident=idents)
+        self.loop.call_later(seconds + 0.1, self.end_draining)
+        return True
+
+    def end_draining(self):
+        """Give work again to engines that were to leave, and have not."""
+        over = {engine for engine, until in self.draining.items() if until <= time.monotonic()}
+        for engine in over:
+            del self.draining[engine]
+        if over:
+            self.update_graph(None)
+
+    def drained(self, engines):
+        """Return what engines that are to leave have to do still."""
+        running = {}
+        for engine in engines:
+            given = [*self.pending.get(engine, {}), *self.again.get(engine, {})]
+            running[engine.decode()] = [
+                {"task": ident, "seconds": round(time.monotonic() - self.begun.get(ident, time.monotonic()), 1)}
+                for ident in given
+            ]
+        return {"running": running, "waiting": [job.msg_id for job in self.queue_map.values() if self.is_bound(job)]}
+
+    def is_bound(self, job):
+        """Return whether only engines that are to leave may do a task."""
+        if not self.draining or not (job.targets or job.follow):
+            return False
+        fit = {
+            target
+            for target in self.targets
+            if (not job.targets or target in job.targets)
+            and target not in job.blacklist
+            and job.follow.check(self.completed[target], self.failed[target])
+        }
+        return bool(fit) and fit <= self.draining.keys()
+
+    def do_bound(self):
+        """Let engines that are to leave do what no other may."""
+        for job in list(self.queue_map.values()):
+            if self.is_bound(job) and job.after.check(self.all_completed, self.all_failed) and self.maybe_run(job):
+                # as `update_graph` does
+                self.queue_map.pop(job.msg_id)
+                self.queue.remove(job)
+                for ident in job.dependents:
+                    self.graph.get(ident, set()).discard(job.msg_id)
+
+    def available_engines(self):
+        """Leave out the engines that are to leave, unless it is for what only they may do."""
+        found = super().available_engines()
+        if self.doing_bound or not self.draining:
+            return found
+        return [index for index in found if self.targets[index] not in self.draining]
 
 
 class Lost(typing.NamedTuple):

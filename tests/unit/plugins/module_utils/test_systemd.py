@@ -348,7 +348,7 @@ def test_what_systemd_understands_of_a_definition(manager, common_path):
         "User": "ada",
         "Group": "staff",
         "Restart": "always",
-        "RestartSec": "500ms",
+        "RestartSec": "100ms",
         "KillMode": "process",
         "ProtectSystem": "strict",
         "PrivateTmp": "no",

@@ -1,0 +1,135 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Engines that are to leave: they get no new work, finish what they have, and only then are ended."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+import typing as t
+from collections.abc import Sequence
+
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import hub
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.selection import in_words
+
+if t.TYPE_CHECKING:
+    import ipyparallel
+
+HOLD_SECONDS = 15.0
+"""For how long the task scheduler keeps to a request; it is repeated, so that work goes on where the asker has died."""
+ANSWER_SECONDS = 3.0
+LOOK_EVERY = 0.1
+EngineDict: t.TypeAlias = "dict[str, t.Any]"
+
+
+class DrainError(RuntimeError):
+    """Nobody could be asked; the message says who, and the remedy."""
+
+
+class Unfinished(t.NamedTuple):
+    """What an engine that is to leave has still to do."""
+
+    engine: EngineDict
+    tasks: list[dict[str, t.Any]]
+    direct: int
+
+    def __str__(self) -> str:
+        """Return it as a message names it."""
+        said = [f"task {task['task']} since {task['seconds']:.0f} s" for task in self.tasks]
+        if self.direct:
+            said.append(f"{self.direct} direct call{'' if self.direct == 1 else 's'}")
+        return f"{place(self.engine)} has {', '.join(said) or 'no end'}"
+
+
+class Left(t.NamedTuple):
+    """How far a drain is: what engines have to do, and the tasks that wait for none but them."""
+
+    unfinished: list[Unfinished]
+    waiting: list[str]
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything left to do."""
+        return bool(self.unfinished or self.waiting)
+
+
+def place(engine: EngineDict) -> str:
+    """Return an engine as messages name it."""
+    return f"engine {engine['id']} ({engine['host'] or '?'} {engine['pool'] or '?'}/{engine['core']})"
+
+
+def answer_of(answer: hub.Answer, who: str) -> dict[str, t.Any]:
+    """Wait for an answer and return it.
+
+    Raises:
+        DrainError: none came.
+    """
+    try:
+        message: dict[str, t.Any] = answer.result(timeout=ANSWER_SECONDS)
+    except concurrent.futures.TimeoutError:
+        raise DrainError(
+            f"the {who} did not answer within {ANSWER_SECONDS:g} s: look at the cluster's status (playbook "
+            "ipyparallel.cluster.status), and run again; nothing was ended"
+        ) from None
+    return message
+
+
+def look(client: ipyparallel.Client, engines: Sequence[EngineDict], hold: float) -> Left:
+    """Let *engines* get nothing more for *hold* seconds, and return what they have still to do.
+
+    Raises:
+        DrainError: the task scheduler or the hub did not answer.
+    """
+    scheduler = hub.ask_to_drain(client, [engine["uuid"] for engine in engines], hold)
+    queue = hub.ask_queue(client)
+    running, waiting = hub.drained_of(answer_of(scheduler, "task scheduler"))
+    counts, _unassigned = hub.queue_of(answer_of(queue, "hub"))
+    found = [
+        Unfinished(engine, running.get(engine["uuid"], []), counts.get(engine["id"], {}).get("queue", 0))
+        for engine in engines
+    ]
+    return Left([one for one in found if one.tasks or one.direct], waiting)
+
+
+def drain(client: ipyparallel.Client, engines: Sequence[EngineDict], limit: float) -> Left:
+    """Let *engines* finish what they have, and get nothing new.
+
+    Args:
+        client: of the cluster's hub.
+        engines: as ``hub.registered`` returns them.
+        limit: how long to wait, in seconds.
+
+    Returns:
+        What is left; nothing when they are drained, and then they get nothing for `HOLD_SECONDS` more. Where something
+        is left, they are as they were before: `release` them, unless they are to be ended all the same.
+
+    Raises:
+        DrainError: the task scheduler or the hub did not answer.
+    """
+    deadline = time.monotonic() + limit
+    while True:
+        left = look(client, engines, HOLD_SECONDS)
+        if not left or time.monotonic() >= deadline:
+            return left
+        time.sleep(LOOK_EVERY)
+
+
+def hold(client: ipyparallel.Client, engines: Sequence[EngineDict], seconds: float) -> None:
+    """Let *engines*, which are drained, get nothing for *seconds*, until their service manager has ended them.
+
+    Raises:
+        DrainError: the task scheduler did not answer.
+    """
+    answer_of(hub.ask_to_drain(client, [engine["uuid"] for engine in engines], seconds), "task scheduler")
+
+
+def release(client: ipyparallel.Client, engines: Sequence[EngineDict]) -> None:
+    """Let *engines* have work again."""
+    hold(client, engines, 0)
+
+
+def in_words_of(left: Left, limit: float) -> str:
+    """Return what a drain that did not come to its end says."""
+    said = [str(one) for one in left.unfinished]
+    if left.waiting:
+        said.append(f"tasks wait for these engines alone: {in_words(left.waiting)}")
+    return f"after {limit:g} s {'; '.join(said)}"
