@@ -13,10 +13,13 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.comparison imp
     ComparisonError,
     check_controller_is_there,
     check_machines,
+    check_pool_hosts,
     check_phases,
     check_pythons,
     clock_difference,
     controller_place,
+    memory_remarks,
+    pools_of,
     remarks,
 )
 
@@ -27,6 +30,8 @@ ARGUMENT_SPEC = {
     "left": {"type": "list", "elements": "str", "required": True},
     "found": {"type": "dict", "required": True},
     "remembered": {"type": "dict", "default": {}},
+    "roles": {"type": "dict", "default": {}},
+    "pools": {"type": "list", "elements": "dict", "default": []},
     "tags": {"type": "list", "elements": "str", "default": ["all"]},
     "skipped_tags": {"type": "list", "elements": "str", "default": []},
 }
@@ -55,15 +60,19 @@ class ActionModule(ActionBase):
             check_phases(found, given["tags"], given["skipped_tags"])
             check_pythons(found, controller, remembered)
             place = controller_place(controller, defined, identity, own.get("outward_address"))
+            check_pool_hosts(given["pools"], [host for host, roles in given["roles"].items() if "engines" in roles])
         except ComparisonError as error:
             raise AnsibleActionFail(str(error)) from None
-        said = remarks(found)
+        later = own.get("remembered") or given["remembered"].get("remembered") or {}
+        pools = pools_of(found, given["roles"], later)
+        said = [*remarks(found), *memory_remarks(found, pools)]
         for remark in said:
             Display().warning(remark)
         return {
             **result,
             "changed": False,
             **place,
+            "pools": pools,
             "remarks": said,
             "clocks_differ": round(clock_difference(found)[0], 3),
         }

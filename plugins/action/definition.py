@@ -12,6 +12,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import ConnectorError
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.definition import DefinitionError, read_definition
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.lease import asked
 
 
 class ActionModule(ActionBase):
@@ -24,10 +25,16 @@ class ActionModule(ActionBase):
         """Return the hosts of the cluster, and the time at which the run started."""
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         _validation, arguments = self.validate_argument_spec(
-            {"cluster": {"type": "str", "required": True}, "started": {"type": "float"}}
+            {
+                "cluster": {"type": "str", "required": True},
+                "started": {"type": "float"},
+                "takeover": {"type": "bool", "default": False},
+            }
         )
         try:
             hosts = read_definition(arguments["cluster"], (task_vars or {})["groups"])
         except (ConnectorError, DefinitionError) as error:
             raise AnsibleActionFail(str(error)) from None
-        return {**result, "changed": False, **dataclasses.asdict(hosts), "started": arguments["started"] or time.time()}
+        lease = asked(arguments["takeover"])
+        started = arguments["started"] or time.time()
+        return {**result, "changed": False, **dataclasses.asdict(hosts), "lease": lease, "started": started}

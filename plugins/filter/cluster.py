@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import paths, report
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import as_count
 
 PREFLIGHT = "__ipyparallel_common_host"
 SECRETS = "__ipyparallel_notebook_secrets"
@@ -61,13 +62,41 @@ def requirement_lines(text: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def engine_counts(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Return ``{host: {pool: count}}`` of the engine hosts among *hosts*, as their preflight found them."""
+Pools: t.TypeAlias = "Mapping[str, Iterable[Mapping[str, t.Any]]]"
+
+
+def engine_counts(pools: Pools, hosts: Iterable[str]) -> dict[str, dict[str, t.Any]]:
+    """Return ``{host: {pool: count}}`` of the engine hosts among *hosts*, as module ``compare_hosts`` returned them."""
+    there = set(hosts)
     return {
-        host: {pool["name"]: pool["count"] for pool in hostvars[host][PREFLIGHT]["pools"]}
-        for host in hosts
-        if hostvars[host].get(PREFLIGHT) and "engines" in hostvars[host]["ipyparallel_host_roles"]
+        host: {pool["name"]: as_count(pool["instances"]) for pool in found}
+        for host, found in pools.items()
+        if host in there
     }
+
+
+def defined_counts(pools: Pools, hosts: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Return the same as the inventory alone says it."""
+    there = set(hosts)
+    return {
+        host: {pool["name"]: pool["defined"] for pool in found if pool["defined"] is not None}
+        for host, found in pools.items()
+        if host in there
+    }
+
+
+def roles_of_hosts(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> dict[str, list[str]]:
+    """Return what each of *hosts* is in the cluster."""
+    return {host: list(hostvars[host].get("ipyparallel_host_roles") or []) for host in hosts}
+
+
+def with_startup(pools: Iterable[Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """Return *pools* with the text of their start-up scripts, files of the operator's, as their ``code``.
+
+    Raises:
+        AnsibleFilterError: a script cannot be read.
+    """
+    return [{**pool, "code": text_of_file(pool["script"])} if pool.get("script") else dict(pool) for pool in pools]
 
 
 def preflights(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> dict[str, dict[str, t.Any]]:
@@ -134,6 +163,7 @@ class FilterModule:
         """Return the filters."""
         return {
             "cluster_paths": cluster_paths,
+            "defined_counts": defined_counts,
             "engine_counts": engine_counts,
             "execution": report.execution,
             "firewall_hosts": firewall_hosts,
@@ -141,9 +171,11 @@ class FilterModule:
             "notebooks": notebooks,
             "preflights": preflights,
             "requirement_lines": requirement_lines,
+            "roles_of_hosts": roles_of_hosts,
             "status": report.status,
             "summary": report.summary,
             "text_of_file": text_of_file,
             "verification": report.verification,
             "what_stays": report.what_stays,
+            "with_startup": with_startup,
         }

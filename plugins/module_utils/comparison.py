@@ -8,7 +8,9 @@ import ipaddress
 import typing as t
 from collections.abc import Mapping, Sequence
 
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.changes import effective
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import Ports
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import ENGINE_MEMORY, GIB
 
 CLOCK_LIMIT = 30.0
 """Seconds of difference between two clocks above which the operator is warned."""
@@ -177,6 +179,55 @@ def remarks(found: Findings) -> list[str]:
             "the last digits, and compiled code that a task carries with it runs on its own kind only"
         )
     return said
+
+
+def pools_of(
+    found: Findings, roles: Mapping[str, Sequence[str]], remembered: Mapping[str, t.Any]
+) -> dict[str, list[dict[str, t.Any]]]:
+    """Return the pools of each engine host, see ``changes.effective``.
+
+    Args:
+        found: what the hosts' preflight returned.
+        roles: what each host is.
+        remembered: what operators have changed after the definition.
+    """
+    return {
+        host: effective(host, result["pools"], remembered)
+        for host, result in found.items()
+        if "engines" in roles.get(host, ())
+    }
+
+
+def memory_remarks(found: Findings, pools: Mapping[str, Sequence[Mapping[str, t.Any]]]) -> list[str]:
+    """Return what the operator is warned of: engines that need, or may take, more memory than their host has."""
+    said = []
+    for host, here in pools.items():
+        total = found[host].get("memory") or 0
+        needed = sum(len(pool["instances"]) * ENGINE_MEMORY for pool in here)
+        allowed = sum(len(pool["instances"]) * (pool.get("memory") or ENGINE_MEMORY) for pool in here)
+        count = sum(len(pool["instances"]) for pool in here)
+        for amount, verb in ((needed, "need at least"), (allowed, "may take")):
+            if total and amount > total:
+                said.append(
+                    f"{count} engines on {host} {verb} {amount / GIB:.1f} GiB of memory, and it has {total / GIB:.1f}: the "
+                    "system will end some of them when memory runs out; set a lower count or size"
+                )
+                break
+    return said
+
+
+def check_pool_hosts(pools: Sequence[Mapping[str, t.Any]], engines: Sequence[str]) -> None:
+    """Check that the hosts which pools name are engine hosts.
+
+    Raises:
+        ComparisonError: one is not; names it and those that are.
+    """
+    for pool in pools:
+        if unknown := sorted(set(pool.get("hosts") or []) - set(engines)):
+            raise ComparisonError(
+                f"pool {pool.get('name')} is to be on {', '.join(unknown)}, which is no engine host of the cluster: set "
+                f"its hosts in ipyparallel_engines_pools to some of {', '.join(sorted(engines))}"
+            )
 
 
 def controller_place(

@@ -50,6 +50,8 @@ class Definition:
     A manager that cannot do something leaves it out: only systemd knows `account`, `hardening` (its directives, by
     name) and `writable` (what the process may write in spite of them).
 
+    `cpus` and `memory` (bytes) are what a single process may use, with all that it starts; None is all there is.
+
     `ends` tells what a stop signals first: ``together`` all that belongs to the process, ``main`` the main process
     only, so that an engine's nanny can still tell the hub. What is left then is ended too.
     """
@@ -72,6 +74,8 @@ class Definition:
     writable: tuple[str, ...] = ()
     ends: t.Literal["together", "main"] = "together"
     success_status: tuple[int, ...] = ()
+    cpus: float | None = None
+    memory: int | None = None
 
     @property
     def digest(self) -> str:
@@ -92,6 +96,8 @@ class Definition:
             "hardening": self.hardening,
             "writable": self.writable,
             "ends": [self.ends, self.success_status],
+            # what is not limited has the digest that it had before there were limits
+            **({"limits": [self.cpus, self.memory]} if self.cpus or self.memory else {}),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

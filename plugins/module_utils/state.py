@@ -2,10 +2,19 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What a cluster remembers: ``<state>/cluster.json`` on the controller host.
 
-``engines`` holds the engines that are expected, as ``{host: {pool: count}}``: what playbooks defined, for hosts that
-a run
-with ``--limit`` leaves out, and for the watchdog. ``notebooks`` holds what the operator is told of each notebook, by
-host.
+By playbook ``deploy``:
+
+- ``engines``: those that are expected, as ``{host: {pool: count}}``, for hosts that a run with ``--limit`` leaves out,
+  and for the watchdog;
+- ``defined``: the same as the inventory alone says it;
+- ``notebooks``: what the operator is told of each notebook, by host.
+
+By what operators do after the definition (``changes.py``):
+
+- ``pools``: launched pools, by name;
+- ``scaled``: other counts than the inventory's, as ``{host: {pool: numbers}}``;
+- ``packages``: Python packages that were installed later;
+- ``lease``: the operator who is at work (``lease.py``).
 """
 
 from __future__ import annotations
@@ -15,9 +24,25 @@ import os
 import typing as t
 from collections.abc import Mapping
 
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import Ownership, read_text, write_text
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import (
+    Ownership,
+    acting_as,
+    read_text,
+    write_text,
+)
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.lease import held
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import is_count
 
 STATE_FILE = "cluster.json"
+PARTS: dict[str, type] = {
+    "engines": dict,
+    "defined": dict,
+    "notebooks": dict,
+    "pools": dict,
+    "scaled": dict,
+    "packages": list,
+    "lease": dict,
+}
 
 
 class StateError(ValueError):
@@ -36,16 +61,17 @@ def read_state(directory: str) -> dict[str, t.Any]:
         StateError: the file is broken.
     """
     path = state_path(directory)
+    empty = {part: kind() for part, kind in PARTS.items()}
     try:
-        state = json.loads(read_text(path) or "{}")
-        engines = state.get("engines", {})
-        sound = all(isinstance(n, int) for pools in engines.values() for n in pools.values())
-        sound = sound and isinstance(state.get("notebooks", {}), dict)
-    except (ValueError, AttributeError):
+        state = {**empty, **json.loads(read_text(path) or "{}")}
+        sound = all(isinstance(state[part], kind) for part, kind in PARTS.items())
+        counts = [state["engines"], state["defined"], state["scaled"]]
+        sound = sound and all(is_count(n) for part in counts for pools in part.values() for n in pools.values())
+    except (ValueError, AttributeError, TypeError):
         sound = False
     if not sound:
         raise StateError(f"{path} is broken: remove it, and run playbook ipyparallel.cluster.deploy for all hosts")
-    return {"engines": {}, "notebooks": {}, **state}
+    return state
 
 
 def remember(state: Mapping[str, t.Any], **defined: Mapping[str, t.Any]) -> dict[str, t.Any]:
@@ -56,6 +82,34 @@ def remember(state: Mapping[str, t.Any], **defined: Mapping[str, t.Any]) -> dict
         defined: ``engines={host: {pool: count}}``, ``notebooks={host: {...}}``.
     """
     return {**state, **{part: {**state.get(part, {}), **dict(hosts)} for part, hosts in defined.items()}}
+
+
+CHANGED_LATER = ("defined", "pools", "scaled", "packages")
+
+
+def changed_later(state: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return what operators have changed after the definition, and what that was."""
+    return {part: state[part] for part in CHANGED_LATER}
+
+
+def take_lease(directory: str, state: Mapping[str, t.Any], wanted: Mapping[str, t.Any], now: float) -> dict[str, t.Any]:
+    """Take or renew the lease of the operator who is at work, for one who may be root; return the new state.
+
+    Args:
+        directory: the state directory.
+        state: what is remembered.
+        wanted: what ``lease.asked`` returned, and ``phase``.
+        now: seconds since the epoch.
+
+    Raises:
+        LeaseError: another operator is at work.
+        OSError: it cannot be written.
+    """
+    after = {**state, "lease": held(state["lease"], wanted, str(wanted.get("phase", "")), now)}
+    found = os.stat(directory)
+    with acting_as(found.st_uid, found.st_gid):
+        write_state(directory, after)
+    return after
 
 
 def write_state(directory: str, state: Mapping[str, t.Any], ownership: Ownership | None = None) -> None:

@@ -119,6 +119,16 @@ def path_text(path: str) -> str:
     return escape(path)
 
 
+def limited(definition: Definition) -> list[str]:
+    """Return the command of *definition* with its limit of memory, which the kernel enforces for each process.
+
+    It has no limit of CPUs, for which supervisor would need root.
+    """
+    if not definition.memory:
+        return list(definition.command)
+    return ["/usr/bin/prlimit", f"--data={definition.memory}", "--", *definition.command]
+
+
 def program(definition: Definition, unit: str, instance: str, log: str) -> str:
     """Return the section of supervisor's configuration for a single process."""
     variables = dict(sorted(definition.marked_environment(instance).items()))
@@ -126,7 +136,7 @@ def program(definition: Definition, unit: str, instance: str, log: str) -> str:
     # env puts the others into the environment, and becomes the program
     others = [f"{name}={variables[name]}" for name, value in quoted.items() if value is None]
     options = {
-        "command": command_text([*(["/usr/bin/env", *others] if others else []), *definition.command]),
+        "command": command_text([*(["/usr/bin/env", *others] if others else []), *limited(definition)]),
         "directory": path_text(definition.directory),
         "environment": ",".join(f"{name}={value}" for name, value in quoted.items() if value is not None),
         "umask": definition.umask,

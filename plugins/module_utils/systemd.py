@@ -378,6 +378,11 @@ class Systemd:
             service += ["KillMode=process", f"ExecStopPost=-{clean_up}", "OOMPolicy=continue"]
         else:
             service.append("KillMode=control-group")
+        if definition.cpus:
+            service.append(f"CPUQuota={definition.cpus * 100:g}%")
+        if definition.memory:
+            # without swap, which would only make it slow
+            service += [f"MemoryMax={definition.memory}", "MemorySwapMax=0"]
         for name, value in definition.hardening.items():
             if not self.of_account or name in ALSO_WITHOUT_ROOT:
                 service += directive_lines(name, value)

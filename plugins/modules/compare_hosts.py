@@ -46,6 +46,15 @@ options:
         leaves it out.
     type: dict
     default: {}
+  roles:
+    description: What each host of the cluster is, as a dictionary of host to a list of C(controller), C(engines), C(notebook).
+    type: dict
+    default: {}
+  pools:
+    description: The pools of engines as the inventory defines them. The hosts that they name have to be engine hosts.
+    type: list
+    elements: dict
+    default: []
   tags:
     description: Tags of the run (C(ansible_run_tags)). What a phase needs has to be there, or be made by the run.
     type: list
@@ -88,6 +97,13 @@ ports:
   type: dict
   returned: success
   sample: {engines: [10100, 10101], notebook: [10100, 10109]}
+pools:
+  description:
+    - The pools of each engine host, as the inventory defines them and operators have changed them since. C(instances) are
+      the numbers of their engines, C(defined) is the inventory's count, or null for a launched pool.
+  type: dict
+  returned: success
+  sample: {node1: [{name: default, instances: [0, 1], defined: 2, environment: {}, cpus: null, memory: null, code: ""}]}
 remarks:
   description: What the operator was warned of.
   type: list

@@ -28,6 +28,7 @@ options:
       - Directory of the cluster's Python environment, to tell its versions.
     type: path
 extends_documentation_fragment:
+  - ipyparallel.cluster.lease
   - ipyparallel.cluster.attributes
   - ipyparallel.cluster.attributes.info
 """
@@ -74,9 +75,15 @@ versions:
   type: dict
   returned: when O(environment) is given and there is an environment
   sample: {python: 3.11.2, ipyparallel: 9.2.0, pyzmq: 27.1.0}
+remembered:
+  description: What operators have changed after the definition, see module_utils C(state.py).
+  type: dict
+  returned: when the identity exists
+  sample: {pools: {}, scaled: {}, defined: {node1: {default: 7}}, packages: []}
 """
 
 import os
+import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -88,6 +95,13 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector impo
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import read_record
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.lease import LEASE_ARGUMENT_SPEC, LeaseError
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import (
+    StateError,
+    changed_later,
+    read_state,
+    take_lease,
+)
 
 
 def main() -> None:
@@ -97,6 +111,7 @@ def main() -> None:
             "state_directory": {"type": "path", "required": True},
             "half": {"type": "str", "choices": ["client", "engine"]},
             "environment": {"type": "path"},
+            **LEASE_ARGUMENT_SPEC,
         },
         supports_check_mode=True,
     )
@@ -122,9 +137,13 @@ def main() -> None:
                     f"{path} is not a half of the identity above it: playbook ipyparallel.cluster.deploy writes it anew"
                 )
             result.update(text=text, path=path)
+        remembered = read_state(state)
+        if module.params["lease"] and not module.check_mode:
+            remembered = take_lease(state, remembered, module.params["lease"], time.time())
+        result["remembered"] = changed_later(remembered)
         if module.params["environment"]:
             result["versions"] = read_record(module.params["environment"]).get("versions", {})
-    except ConnectorError as error:
+    except (ConnectorError, LeaseError, StateError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"cannot read the connector below {state}: {error}")

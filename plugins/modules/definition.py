@@ -19,6 +19,10 @@ options:
     description: Name of the cluster, of the form C([a-z][a-z0-9_]{0,31}).
     type: str
     required: true
+  takeover:
+    description: Whether to go on where another operator is at work on the cluster.
+    type: bool
+    default: false
   started:
     description: What an earlier call in the same run returned as RV(started), to be returned again.
     type: float
@@ -52,6 +56,11 @@ notebook:
   elements: str
   returned: success
   sample: [node1]
+lease:
+  description: What tells this run of this operator from others, for the modules that take the lease of a cluster.
+  type: dict
+  returned: success
+  sample: {holder: ada@laptop, run: 4711, runs: [1, 4711], takeover: false}
 started:
   description: When the run started, in seconds since the epoch.
   type: float

@@ -121,11 +121,18 @@ options:
     elements: str
     default: []
   pools:
-    description: The pools of engines, each with C(name), and optionally C(count) and C(environment).
+    description:
+      - The pools of engines, each with C(name), and optionally C(count), C(environment), C(hosts), C(size), and C(code),
+        that of C(script) if this is given.
     type: list
     elements: dict
     default: [{name: default}]
+  host:
+    description: Name of the host in the inventory, for pools that are on some hosts only.
+    type: str
+    default: ""
 extends_documentation_fragment:
+  - ipyparallel.cluster.lease
   - ipyparallel.cluster.attributes
   - ipyparallel.cluster.attributes.info
 """
@@ -172,7 +179,17 @@ pools:
   type: list
   elements: dict
   returned: success
-  sample: [{name: default, count: 7, environment: {}}]
+  sample: [{name: default, count: 7, environment: {}, cpus: null, memory: null, code: ""}]
+memory:
+  description: Memory of the host, in bytes.
+  type: int
+  returned: success
+  sample: 8589934592
+remembered:
+  description: What operators have changed after the definition; empty where the host is not the controller's.
+  type: dict
+  returned: success
+  sample: {pools: {}, scaled: {}, defined: {node1: {default: 7}}, packages: []}
 notebook:
   description: Where the notebook listens and keeps its files; empty where the host has none.
   type: dict
@@ -266,6 +283,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment im
     read_record,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import Ownership
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.lease import LEASE_ARGUMENT_SPEC, LeaseError
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.machine import machine_digest, signs
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.managers import MANAGERS
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.nftables import FirewallError, parse_cidrs
@@ -291,6 +309,12 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.preflight impo
     wanted_ports,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import running_processes
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import (
+    StateError,
+    changed_later,
+    read_state,
+    take_lease,
+)
 
 
 def check_identity(params: dict[str, t.Any], address: str) -> dict[str, t.Any]:
@@ -358,7 +382,7 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
     parse_cidrs(params["allowed_cidrs"])
     read_variables(params["engines_environment"], "ipyparallel_engines_environment")
     cores = len(os.sched_getaffinity(0))
-    pools = resolve_pools(params["pools"], params["engines_per_host"], cores, "controller" in roles)
+    pools = resolve_pools(params["pools"], params["engines_per_host"], cores, "controller" in roles, params["host"])
 
     interpreter = probe(module.get_bin_path(params["python"]) or params["python"])
     packages = []
@@ -389,6 +413,7 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
         "account": {"name": account.name, "home": account.home, "exists": account.uid is not None},
         "packages": packages,
         "cores": cores,
+        "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "pools": [dataclasses.asdict(pool) for pool in pools] if "engines" in roles else [],
         "notebook": notebook,
         "python_version": ".".join(str(part) for part in interpreter.version),
@@ -396,7 +421,18 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
         "names": list(dict.fromkeys([socket.gethostname().partition(".")[0], socket.getfqdn()])),
         "reached": {} if "controller" in roles or account.uid is None else reached_from(params, roles),
         **properties(params, settings, roles),
+        # last: a run that is refused does not hold up others
+        "remembered": remembered_of(module) if "controller" in roles else {},
     }
+
+
+def remembered_of(module: AnsibleModule) -> dict[str, t.Any]:
+    """Return what operators have changed after the definition; take the lease for this one."""
+    directory = module.params["state_directory"]
+    state = read_state(directory)
+    if module.params["lease"] and os.path.isdir(directory) and not module.check_mode:
+        state = take_lease(directory, state, module.params["lease"], time.time())
+    return changed_later(state)
 
 
 def main() -> None:
@@ -437,12 +473,23 @@ def main() -> None:
             "heartbeat_ms": {"type": "int"},
             "allowed_cidrs": {"type": "list", "elements": "str", "default": []},
             "pools": {"type": "list", "elements": "dict", "default": [{"name": "default"}]},
+            "host": {"type": "str", "default": ""},
+            **LEASE_ARGUMENT_SPEC,
         },
         supports_check_mode=True,
     )
     try:
         module.exit_json(changed=False, **check_host(module))
-    except (ConnectorError, FirewallError, InstallError, PasswordError, PoolError, PreflightError) as error:
+    except (
+        ConnectorError,
+        FirewallError,
+        InstallError,
+        LeaseError,
+        PasswordError,
+        PoolError,
+        PreflightError,
+        StateError,
+    ) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"cannot look at the state of cluster {module.params['cluster']}: {error}")

@@ -58,8 +58,19 @@ options:
     default: "077"
   instances:
     description:
-      - How many of them run. The environment variable E(IPYPARALLEL_INSTANCE) counts them from 0.
+      - How many of them run, or a list of their numbers. Each has its number in the environment variable
+        E(IPYPARALLEL_INSTANCE); those that are only counted have 0 and so on.
       - Without it, there is one process, and the variable is empty.
+    type: raw
+  cpus:
+    description:
+      - How many CPUs a single process may use, with all that it starts. Systemd enforces it (C(CPUQuota)), and supervisor
+        does not.
+    type: float
+  memory:
+    description:
+      - How much memory, in bytes, a single process may use. Systemd enforces it for all that the process starts
+        (C(MemoryMax)), and supervisor for each process by itself (C(RLIMIT_DATA)).
     type: int
   stop_timeout:
     description: Seconds that a process has to end by itself before it is killed. For engines this is the time to drain.
@@ -239,7 +250,7 @@ def read_definition(params: dict[str, t.Any], account: Ownership) -> Definition:
         environment={name: str(value) for name, value in params["environment"].items()},
         directory=params["directory"],
         umask=params["umask"],
-        instances=None if count is None else tuple(str(number) for number in range(count)),
+        instances=None if count is None else tuple(str(number) for number in numbers(count)),
         stop_timeout=params["stop_timeout"],
         files=tuple(files),
         watched={path: read_text(path, account) or "" for path in params["watch"]},
@@ -250,7 +261,24 @@ def read_definition(params: dict[str, t.Any], account: Ownership) -> Definition:
         writable=tuple(params["writable"]),
         ends=params["ends"],
         success_status=tuple(params["success_status"]),
+        cpus=params["cpus"],
+        memory=params["memory"],
     )
+
+
+def numbers(count: t.Any) -> list[int]:
+    """Return the numbers of the instances that *count* says.
+
+    Raises:
+        ProcessError: it is neither a number nor a list of numbers.
+    """
+    try:
+        found = [int(one) for one in count] if isinstance(count, list) else list(range(int(count)))
+    except (TypeError, ValueError):
+        found = [-1]
+    if [one for one in found if one < 0] or len(set(found)) < len(found) or isinstance(count, bool):
+        raise ProcessError(f"{count!r} is no number of instances: set instances to 0 or more, or to a list of numbers")
+    return sorted(found)
 
 
 def default_mode(file: dict[str, t.Any], config: str) -> str:
@@ -381,7 +409,9 @@ def main() -> None:
             "environment": {"type": "dict", "default": {}},
             "directory": {"type": "path", "default": "/"},
             "umask": {"type": "str", "default": "077"},
-            "instances": {"type": "int"},
+            "instances": {"type": "raw"},
+            "cpus": {"type": "float"},
+            "memory": {"type": "int"},
             "stop_timeout": {"type": "int", "default": 10},
             "fingerprint": {"type": "str", "default": ""},
             "directories": {

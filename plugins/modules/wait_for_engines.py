@@ -29,6 +29,18 @@ options:
       - The notebooks of some hosts, as a dictionary of host to a dictionary. They are remembered likewise.
     type: dict
     default: {}
+  defined:
+    description:
+      - The engines of some hosts as the inventory alone says it. They are remembered likewise. A scaled count ends where
+        the inventory's own has changed.
+    type: dict
+    default: {}
+  lease:
+    description:
+      - Who is at work on the cluster, as M(ipyparallel.cluster.definition) returns it. With it, the module ends the lease,
+        and fails where another operator has taken over.
+    type: dict
+    default: {}
   limit:
     description: How long to wait for the engines, in seconds.
     type: float
@@ -90,6 +102,7 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.changes import outdated
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     HUB_ARGUMENT_SPEC,
     HubError,
@@ -98,6 +111,11 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     connect,
     respawn,
     wait_for,
+)
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.lease import (
+    LEASE_ARGUMENT_SPEC,
+    LeaseError,
+    check_free,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine, expected_engines
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import (
@@ -149,6 +167,8 @@ def main() -> None:
             "state_directory": {"type": "path", "required": True},
             "engines": {"type": "dict"},
             "notebooks": {"type": "dict", "default": {}},
+            "defined": {"type": "dict", "default": {}},
+            **LEASE_ARGUMENT_SPEC,
             "limit": {"type": "float", "default": 60.0},
             "fail": {"type": "bool", "default": True},
         },
@@ -159,16 +179,24 @@ def main() -> None:
         module.exit_json(changed=True, msg="would wait for the engines of a cluster that is to be made")
     try:
         act_as(params["account"])
-        before = read_state(params["state_directory"])
-        after = remember(before, engines=params["engines"] or {}, notebooks=params["notebooks"])
+        found = read_state(params["state_directory"])
+        if params["lease"] and not module.check_mode:
+            check_free(found["lease"], params["lease"], time.time())
+        before = {**found, "lease": {}}
+        after = remember(
+            outdated(before, params["defined"]),
+            engines=params["engines"] or {},
+            notebooks=params["notebooks"],
+            defined=params["defined"],
+        )
         result: dict[str, t.Any] = {"changed": before != after}
         if module._diff:
             result["diff"] = {"before": before, "after": after}
         if module.check_mode:
             module.exit_json(**result)
-        if result["changed"]:
+        if found != after:
             write_state(params["state_directory"], after)
-    except (HubError, StateError, OSError) as error:
+    except (HubError, LeaseError, StateError, OSError) as error:
         module.fail_json(msg=f"cannot remember the engines of the cluster: {error}")
     expected = expected_engines(params["engines"] if params["engines"] is not None else after["engines"])
     result.update(wait(params, expected))

@@ -16,7 +16,9 @@ import pathlib
 import re
 import secrets
 import signal
+import sys
 import threading
+import time
 import traceback
 
 import zmq
@@ -27,6 +29,7 @@ from jupyter_client.session import DELIM
 from traitlets.config import Config
 
 EX_CONFIG = 78  # sysexits.h
+STARTUP_AGAIN = 15  # seconds
 MOST_ANSWERS = 16
 MOST_BYTES = 1024 * 1024  # of an answer
 # An attempt to connect that nobody answers is made again after 3 s: the kernel's own waits grow to minutes, and a host
@@ -121,6 +124,33 @@ def let_restarted_controller_be_found():
     app.Heart, nanny.Popen = start_heart, start_nanny
 
 
+def run_startup_first():
+    """Run the pool's start-up code before the engine registers, in the namespace that its clients will see.
+
+    An engine whose start-up fails is not ready, and does not register. It ends, later than at once, and its service
+    manager tries again.
+    """
+    if "IPYPARALLEL_STARTUP" not in os.environ:
+        return
+    path = os.environ["IPYPARALLEL_STARTUP"]
+    start = app.IPEngine.start
+
+    def run_and_start(self):
+        namespace = {"__name__": "__main__"}
+        try:
+            exec(compile(pathlib.Path(path).read_bytes(), path, "exec", dont_inherit=True), namespace)
+        except BaseException as error:  # noqa: BLE001 - whatever the user's code makes of it
+            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+            traceback.print_exception(error)
+            print(f"the start-up failed; the engine ends, and tries again in {STARTUP_AGAIN} s", file=sys.stderr, flush=True)
+            time.sleep(STARTUP_AGAIN)
+            os._exit(1)
+        self.user_ns = namespace
+        start(self)
+
+    app.IPEngine.start = run_and_start
+
+
 def let_forks_end():
     """Let what user code forks end when it is told to, as the workers of multiprocessing's pools are.
 
@@ -208,6 +238,7 @@ try:
     let_forks_end()
     let_tasks_be_done_once()
     let_new_clients_hear()
+    run_startup_first()
 except BaseException:  # noqa: BLE001 - whatever it is
     # ipengine would go on with its defaults
     traceback.print_exc()

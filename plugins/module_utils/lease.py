@@ -1,0 +1,90 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The lease of the operator who is at work on a cluster, so that two do not change it at once.
+
+It is in what the cluster remembers (``state.py``), is renewed by each phase of a run, and ends with it, or ten minutes
+after the last phase of one that was interrupted. The run of an operator is told from others by its process.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import time
+import typing as t
+from collections.abc import Mapping
+
+SECONDS = 600
+LEASE_ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {"lease": {"type": "dict", "default": {}}}
+"""The option of every module that takes, renews or ends the lease (documentation fragment ``lease``)."""
+
+
+class LeaseError(RuntimeError):
+    """Another operator is at work; the message says who, since when, and how to take over."""
+
+
+def asked(takeover: bool) -> dict[str, t.Any]:
+    """Return what a run of this process asks for, on the operator's machine.
+
+    Args:
+        takeover: whether to take a lease that another holds.
+    """
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    # what a play runs in may be a fork of the command
+    return {"holder": f"{user}@{platform.node()}", "run": os.getpgrp(), "runs": sorted(groups()), "takeover": takeover}
+
+
+def groups() -> set[int]:
+    """Return the process groups on this machine; empty where it has no /proc."""
+    found = set()
+    for entry in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
+        if entry.isdigit():
+            try:
+                found.add(os.getpgid(int(entry)))
+            except OSError:
+                continue
+    return found
+
+
+def check_free(lease: Mapping[str, t.Any], wanted: Mapping[str, t.Any], now: float) -> None:
+    """Check that nobody else is at work.
+
+    Args:
+        lease: what is remembered; empty where nobody is.
+        wanted: what `asked` returned.
+        now: seconds since the epoch, by the controller host's clock, as in the lease.
+
+    Raises:
+        LeaseError: somebody is.
+    """
+    if not lease or wanted.get("takeover") or now >= lease.get("renewed", 0) + SECONDS:
+        return
+    same = lease.get("holder") == wanted["holder"]
+    if same and (lease.get("run") == wanted["run"] or (wanted["runs"] and lease.get("run") not in wanted["runs"])):
+        return
+    raise LeaseError(
+        f"{lease.get('holder')} is at work on this cluster since {clock(lease.get('since', now))}, last seen at "
+        f"{clock(lease.get('renewed', now))} ({lease.get('phase')}): wait for that run to end, or for "
+        f"{SECONDS // 60} minutes after it was last seen, or take over with -e ipyparallel_takeover=true; nothing was changed"
+    )
+
+
+def clock(seconds: float) -> str:
+    """Return a time as people read it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+
+
+def held(lease: Mapping[str, t.Any], wanted: Mapping[str, t.Any], phase: str, now: float) -> dict[str, t.Any]:
+    """Return the lease as *wanted* takes or renews it.
+
+    Raises:
+        LeaseError: another operator is at work.
+    """
+    check_free(lease, wanted, now)
+    ours = (lease.get("holder"), lease.get("run")) == (wanted["holder"], wanted["run"])
+    since = lease["since"] if ours and "since" in lease else now
+    return {"holder": wanted["holder"], "run": wanted["run"], "since": since, "renewed": now, "phase": phase}
