@@ -12,9 +12,9 @@ class ModuleDocFragment:
 options:
   lease:
     description:
-      - Who is at work on the cluster, as M(ipyparallel.cluster.definition) returns it, and the C(phase) of the run. With it,
-        the module fails where another operator is at work, and remembers this one for ten minutes from now. Nothing is
-        remembered in check mode.
+      - Who is at work on the cluster, as M(ipyparallel.cluster.definition) returns it, and the C(phase) of the run.
+        With it, the module fails where another operator is at work, and remembers this one for ten minutes from now.
+        Nothing is remembered in check mode.
     type: dict
     default: {}
 """

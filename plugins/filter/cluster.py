@@ -43,6 +43,20 @@ def text_of_file(path: str) -> str:
         raise AnsibleFilterError(f"cannot read {path} on the operator's machine: {why}") from None
 
 
+def words(value: t.Any) -> list[str]:
+    """Return a list, which the operator may have given as a text with commas."""
+    found = value.split(",") if isinstance(value, str) else value
+    return [str(word).strip() for word in found if str(word).strip()]
+
+
+def at_places(engines: Iterable[Mapping[str, t.Any]], places: Iterable[Mapping[str, t.Any]] | None) -> list[t.Any]:
+    """Return those of *engines* that are at one of *places* (``host``, ``pool``, ``core``); None is all."""
+    if places is None:
+        return list(engines)
+    wanted = [(one["host"], one["pool"], one["core"]) for one in places]
+    return [one for one in engines if (one["host"], one["pool"], one["core"]) in wanted]
+
+
 def requirement_lines(text: str) -> list[str]:
     """Return the requirements of a file on the operator, or the reference to one at a URL.
 
@@ -162,6 +176,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., t.Any]]:
         """Return the filters."""
         return {
+            "at_places": at_places,
             "cluster_paths": cluster_paths,
             "defined_counts": defined_counts,
             "engine_counts": engine_counts,
@@ -171,6 +186,7 @@ class FilterModule:
             "notebooks": notebooks,
             "preflights": preflights,
             "requirement_lines": requirement_lines,
+            "restarts": report.restarts,
             "roles_of_hosts": roles_of_hosts,
             "status": report.status,
             "summary": report.summary,
@@ -178,4 +194,5 @@ class FilterModule:
             "verification": report.verification,
             "what_stays": report.what_stays,
             "with_startup": with_startup,
+            "words": words,
         }

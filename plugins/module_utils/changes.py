@@ -53,7 +53,9 @@ class Change:
         return sorted(found - set(self.hosts_gone))
 
 
-def effective(host: str, pools: Sequence[Mapping[str, t.Any]], remembered: Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
+def effective(
+    host: str, pools: Sequence[Mapping[str, t.Any]], remembered: Mapping[str, t.Any]
+) -> list[dict[str, t.Any]]:
     """Return the pools of an engine host: those that the inventory defines, and the launched ones.
 
     A count that was scaled holds until the inventory's own count changes. A pool that the inventory defines is not a
@@ -129,8 +131,8 @@ def check_name(name: str) -> None:
     """
     if not POOL_NAME.fullmatch(name):
         raise ChangeError(
-            f"{name!r} is not a name for a pool: give lower-case letters, digits and underscores, a letter first, 32 at "
-            "most"
+            f"{name!r} is not a name for a pool: give lower-case letters, digits and underscores, a letter first, 32 "
+            "at most"
         )
 
 
@@ -228,8 +230,8 @@ def remove(
     foreign = [one["id"] for one in registered if one["id"] in ids and one["pid"] is None]
     if foreign:
         raise ChangeError(
-            f"engine {in_words(foreign)} was not started by this collection, so it cannot be kept from coming back: end "
-            "it where it was started"
+            f"engine {in_words(foreign)} was not started by this collection, so it cannot be kept from coming back: "
+            "end it where it was started"
         )
     leaving = {one for one in chosen if (not hosts or one.host in hosts) and (not pools or one.pool in pools)}
     change = Change(copy.deepcopy(state), leaving=leaving, hosts_gone=whole)
@@ -321,3 +323,36 @@ def stop(state: State, registered: Sequence[EngineDict], controller: str, ids: S
     if not ids and not state["pools"]:
         return Change(copy.deepcopy(state))
     return remove(state, registered, controller, ids=ids, pools=sorted(state["pools"]))
+
+
+def workers(state: State, engines: Sequence[EngineDict]) -> list[dict[str, t.Any]]:
+    """Return the launched workers, as Sense's ``list_workers`` did.
+
+    Args:
+        state: what is remembered.
+        engines: the registered engines with their state, as ``hub.described`` returns them.
+
+    Returns:
+        For each worker ``id``, its number (None where it is not registered), ``engine``, its ident, ``status``
+        (``idle``, ``busy`` or ``missing``), ``pool``, ``host``, ``core``, ``pid``, ``cpus`` and ``memory`` (bytes).
+    """
+    there = {(one["host"], one["pool"], one["core"]): one for one in engines}
+    found = []
+    for name, pool in sorted(state["pools"].items()):
+        for host, count in sorted(pool["hosts"].items()):
+            for core in numbers_of(count):
+                one = there.get((host, name, core), {})
+                found.append(
+                    {
+                        "id": one.get("id"),
+                        "engine": one.get("uuid"),
+                        "status": one.get("state", "missing"),
+                        "pool": name,
+                        "host": host,
+                        "core": core,
+                        "pid": one.get("pid"),
+                        "cpus": pool.get("cpus"),
+                        "memory": pool.get("memory"),
+                    }
+                )
+    return found

@@ -209,8 +209,9 @@ def memory_remarks(found: Findings, pools: Mapping[str, Sequence[Mapping[str, t.
         for amount, verb in ((needed, "need at least"), (allowed, "may take")):
             if total and amount > total:
                 said.append(
-                    f"{count} engines on {host} {verb} {amount / GIB:.1f} GiB of memory, and it has {total / GIB:.1f}: the "
-                    "system will end some of them when memory runs out; set a lower count or size"
+                    f"{count} engines on {host} {verb} {amount / GIB:.1f} GiB of memory, and it has "
+                    f"{total / GIB:.1f}: the system will end some of them when memory runs out; set a lower count or "
+                    "size"
                 )
                 break
     return said
@@ -225,8 +226,8 @@ def check_pool_hosts(pools: Sequence[Mapping[str, t.Any]], engines: Sequence[str
     for pool in pools:
         if unknown := sorted(set(pool.get("hosts") or []) - set(engines)):
             raise ComparisonError(
-                f"pool {pool.get('name')} is to be on {', '.join(unknown)}, which is no engine host of the cluster: set "
-                f"its hosts in ipyparallel_engines_pools to some of {', '.join(sorted(engines))}"
+                f"pool {pool.get('name')} is to be on {', '.join(unknown)}, which is no engine host of the cluster: "
+                f"set its hosts in ipyparallel_engines_pools to some of {', '.join(sorted(engines))}"
             )
 
 

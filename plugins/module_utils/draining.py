@@ -133,3 +133,50 @@ def in_words_of(left: Left, limit: float) -> str:
     if left.waiting:
         said.append(f"tasks wait for these engines alone: {in_words(left.waiting)}")
     return f"after {limit:g} s {'; '.join(said)}"
+
+
+# ---- restarts
+
+
+class Restarted(t.NamedTuple):
+    """An engine that was started again: its place, its number before and after, and how long it was away."""
+
+    engine: EngineDict
+    after: int
+    seconds: float
+
+
+def replaced(client: ipyparallel.Client, engines: Sequence[EngineDict]) -> dict[str, EngineDict]:
+    """Return the engines that are registered in the places of *engines*, by the ident of the one before."""
+    now = {(one["host"], one["pool"], one["core"]): one for one in hub.registered(client)}
+    there = {one["uuid"] for one in hub.registered(client)}
+    found = {one["uuid"]: now.get((one["host"], one["pool"], one["core"])) for one in engines}
+    return {ident: one for ident, one in found.items() if one and ident not in there and one["uuid"] != ident}
+
+
+def restart(client: ipyparallel.Client, engines: Sequence[EngineDict], wait: float) -> list[Restarted]:
+    """End *engines*, which are drained, and wait until their service managers have started others that answer.
+
+    Args:
+        client: of the cluster's hub.
+        engines: as ``hub.registered`` returns them.
+        wait: how long to wait for all of them, in seconds.
+
+    Returns:
+        Those that have come back.
+    """
+    started = time.monotonic()
+    for engine in engines:
+        hub.tell_to_end(client, engine["uuid"], "SIGTERM")
+    back: dict[str, Restarted] = {}
+    asked: dict[str, tuple[EngineDict, hub.Answer]] = {}
+    while len(back) < len(engines) and time.monotonic() < started + wait:
+        for ident, one in replaced(client, engines).items():
+            if ident not in asked or asked[ident][0]["uuid"] != one["uuid"]:
+                asked[ident] = one, hub.ask_engine(client, one["uuid"])
+        for engine in engines:
+            ident = engine["uuid"]
+            if ident in asked and ident not in back and asked[ident][1].done():
+                back[ident] = Restarted(engine, asked[ident][0]["id"], round(time.monotonic() - started, 3))
+        time.sleep(0.02)
+    return list(back.values())

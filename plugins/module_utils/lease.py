@@ -15,6 +15,9 @@ import time
 import typing as t
 from collections.abc import Mapping
 
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import acting_as
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import read_state, write_state
+
 SECONDS = 600
 LEASE_ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {"lease": {"type": "dict", "default": {}}}
 """The option of every module that takes, renews or ends the lease (documentation fragment ``lease``)."""
@@ -69,7 +72,8 @@ def check_free(lease: Mapping[str, t.Any], wanted: Mapping[str, t.Any], now: flo
     raise LeaseError(
         f"{lease.get('holder')} is at work on this cluster since {clock(lease.get('since', now))}, last seen at "
         f"{clock(lease.get('renewed', now))} ({lease.get('phase')}): wait for that run to end, or for "
-        f"{SECONDS // 60} minutes after it was last seen, or take over with -e ipyparallel_takeover=true; nothing was changed"
+        f"{SECONDS // 60} minutes after it was last seen, or take over with -e ipyparallel_takeover=true; nothing was "
+        "changed"
     )
 
 
@@ -88,3 +92,32 @@ def held(lease: Mapping[str, t.Any], wanted: Mapping[str, t.Any], phase: str, no
     ours = (lease.get("holder"), lease.get("run")) == (wanted["holder"], wanted["run"])
     since = lease["since"] if ours and "since" in lease else now
     return {"holder": wanted["holder"], "run": wanted["run"], "since": since, "renewed": now, "phase": phase}
+
+
+def take(directory: str, state: Mapping[str, t.Any], wanted: Mapping[str, t.Any], now: float) -> dict[str, t.Any]:
+    """Take or renew the lease of the operator who is at work, for one who may be root; return the new state.
+
+    Args:
+        directory: the state directory.
+        state: what is remembered.
+        wanted: what ``lease.asked`` returned, and ``phase``.
+        now: seconds since the epoch.
+
+    Raises:
+        LeaseError: another operator is at work; nothing is remembered of this one.
+        OSError: it cannot be written.
+    """
+    after = {**state, "lease": held(state["lease"], wanted, str(wanted.get("phase", "")), now)}
+    found = os.stat(directory)
+    with acting_as(found.st_uid, found.st_gid):
+        write_state(directory, after)
+    return after
+
+
+def end(directory: str) -> None:
+    """End the lease of a run that changes nothing more.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_state(directory, {**read_state(directory), "lease": {}})

@@ -105,7 +105,8 @@ def resolve_size(value: t.Any, where: str) -> tuple[float | None, int | None]:
     """Return how many CPUs and how much memory (bytes) one engine may use; None for all there is.
 
     Args:
-        value: a name of `SIZES`; or ``cpus``, a number, and ``memory``, see `parse_memory`, each of which may be absent.
+        value: a name of `SIZES`; or ``cpus``, a number, and ``memory``, see `parse_memory`, each of which may be
+        absent.
         where: the variable that holds it, for the message.
 
     Raises:
@@ -116,8 +117,8 @@ def resolve_size(value: t.Any, where: str) -> tuple[float | None, int | None]:
     size = SIZES.get(value) if isinstance(value, str) else value
     if not isinstance(size, dict) or set(size) - {"cpus", "memory"}:
         raise PoolError(
-            f"{value!r} is not a size: set {where} to {', '.join(SIZES)}, or to a dictionary with cpus (such as 0.5) and "
-            "memory (such as 512M)"
+            f"{value!r} is not a size: set {where} to {', '.join(SIZES)}, or to a dictionary with cpus (such as 0.5) "
+            "and memory (such as 512M)"
         )
     cpus, memory = size.get("cpus"), size.get("memory")
     if cpus is not None:
@@ -132,8 +133,8 @@ def resolve_size(value: t.Any, where: str) -> tuple[float | None, int | None]:
             raise PoolError(f"{memory!r} is not an amount of memory: set {where}.memory to one, such as 512M or 2G")
         if found < LEAST_MEMORY:
             raise PoolError(
-                f"{memory} of memory is less than one engine needs, which takes {ENGINE_MEMORY // UNITS['M']}M before it "
-                f"does anything: set {where}.memory to {LEAST_MEMORY // UNITS['M']}M or more"
+                f"{memory} of memory is less than one engine needs, which takes {ENGINE_MEMORY // UNITS['M']}M before "
+                f"it does anything: set {where}.memory to {LEAST_MEMORY // UNITS['M']}M or more"
             )
         memory = found
     return cpus, memory
@@ -192,7 +193,9 @@ def resolve_pools(
             count = resolve_count(pool["count"], f"{where}.count", cores, with_controller)
         hosts = pool.get("hosts")
         if hosts is not None and not (isinstance(hosts, list) and all(isinstance(one, str) for one in hosts)):
-            raise PoolError(f"{hosts!r} is not a list of hosts: set {where}.hosts to names of the inventory, or leave it out")
+            raise PoolError(
+                f"{hosts!r} is not a list of hosts: set {where}.hosts to names of the inventory, or leave it out"
+            )
         environment = read_variables(pool.get("environment") or {}, f"{where}.environment")
         cpus, memory = resolve_size(pool.get("size"), f"{where}.size")
         code = str(pool.get("code") or "")

@@ -154,6 +154,17 @@ def execution(done: Mapping[str, t.Any]) -> str:
     return "\n".join(lines)
 
 
+def restarts(done: Mapping[str, t.Any]) -> str:
+    """Return what module ``restart_engines`` did, as a table."""
+    rows = [("host", "pool", "core", "id before", "id after", "seconds")]
+    for one in done["engines"]:
+        after = "would be new" if one["after"] is None else str(one["after"])
+        seconds = "" if one["seconds"] is None else f"{one['seconds']:.1f}"
+        rows.append((one["host"], one["pool"], str(one["core"]), str(one["before"]), after, seconds))
+    total = f", in {done['seconds']:.1f} s" if "seconds" in done else ""
+    return "\n".join([*table(rows), f"{plural(len(done['engines']), 'engine')}{total}"])
+
+
 def verification(result: Mapping[str, t.Any]) -> str:
     """Return the checks of module ``verify`` as a table."""
     rows = [("feature", "check", "seconds", "")]

@@ -24,13 +24,7 @@ import os
 import typing as t
 from collections.abc import Mapping
 
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import (
-    Ownership,
-    acting_as,
-    read_text,
-    write_text,
-)
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.lease import held
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import Ownership, read_text, write_text
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import is_count
 
 STATE_FILE = "cluster.json"
@@ -90,26 +84,6 @@ CHANGED_LATER = ("defined", "pools", "scaled", "packages")
 def changed_later(state: Mapping[str, t.Any]) -> dict[str, t.Any]:
     """Return what operators have changed after the definition, and what that was."""
     return {part: state[part] for part in CHANGED_LATER}
-
-
-def take_lease(directory: str, state: Mapping[str, t.Any], wanted: Mapping[str, t.Any], now: float) -> dict[str, t.Any]:
-    """Take or renew the lease of the operator who is at work, for one who may be root; return the new state.
-
-    Args:
-        directory: the state directory.
-        state: what is remembered.
-        wanted: what ``lease.asked`` returned, and ``phase``.
-        now: seconds since the epoch.
-
-    Raises:
-        LeaseError: another operator is at work.
-        OSError: it cannot be written.
-    """
-    after = {**state, "lease": held(state["lease"], wanted, str(wanted.get("phase", "")), now)}
-    found = os.stat(directory)
-    with acting_as(found.st_uid, found.st_gid):
-        write_state(directory, after)
-    return after
 
 
 def write_state(directory: str, state: Mapping[str, t.Any], ownership: Ownership | None = None) -> None:

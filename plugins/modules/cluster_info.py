@@ -114,6 +114,13 @@ cluster:
           C(since) when that began; C(problems) in words; C(repairs) are the last ones.
       type: dict
       sample: {state: whole, since: "2026-01-02T03:04:05+0000", problems: [], repairs: []}
+    workers:
+      description:
+        - The launched workers, each with C(id), C(engine) (its ident), C(status) (V(idle), V(busy) or V(missing)),
+          C(pool), C(host), C(core), C(pid), C(cpus) and C(memory) in bytes.
+      type: list
+      elements: dict
+      sample: []
     queue:
       description: Tasks that wait on engines (C(queued)) and for an engine (C(unassigned)), and those done
         (C(completed)).
@@ -127,6 +134,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.changes import workers
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import (
     ConnectorError,
     Identity,
@@ -216,6 +224,7 @@ def main() -> None:
         "expected": 0,
         "missing": [],
         "notebooks": {},
+        "workers": [],
         "queue": {},
         "health": {},
     }
@@ -234,6 +243,7 @@ def main() -> None:
     cluster.update(deployed=True, expected=len(expected), notebooks=state["notebooks"])
     cluster.update(facts_of(identity, params["environment"]))
     cluster.update(ask(params, expected))
+    cluster["workers"] = workers(state, cluster["engines"])
     cluster["health"] = ask_watchdog(identity)
     module.exit_json(changed=False, cluster=cluster)
 

@@ -47,7 +47,9 @@ options:
     type: dict
     default: {}
   roles:
-    description: What each host of the cluster is, as a dictionary of host to a list of C(controller), C(engines), C(notebook).
+    description:
+      - What each host of the cluster is, as a dictionary of host to a list of C(controller), C(engines),
+        C(notebook).
     type: dict
     default: {}
   pools:
@@ -99,8 +101,8 @@ ports:
   sample: {engines: [10100, 10101], notebook: [10100, 10109]}
 pools:
   description:
-    - The pools of each engine host, as the inventory defines them and operators have changed them since. C(instances) are
-      the numbers of their engines, C(defined) is the inventory's count, or null for a launched pool.
+    - The pools of each engine host, as the inventory defines them and operators have changed them since. C(instances)
+      are the numbers of their engines, C(defined) is the inventory's count, or null for a launched pool.
   type: dict
   returned: success
   sample: {node1: [{name: default, instances: [0, 1], defined: 2, environment: {}, cpus: null, memory: null, code: ""}]}

@@ -87,6 +87,7 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import lease
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import (
     ConnectorError,
     half_path,
@@ -95,12 +96,10 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector impo
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import read_record
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.lease import LEASE_ARGUMENT_SPEC, LeaseError
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import (
     StateError,
     changed_later,
     read_state,
-    take_lease,
 )
 
 
@@ -111,7 +110,7 @@ def main() -> None:
             "state_directory": {"type": "path", "required": True},
             "half": {"type": "str", "choices": ["client", "engine"]},
             "environment": {"type": "path"},
-            **LEASE_ARGUMENT_SPEC,
+            **lease.LEASE_ARGUMENT_SPEC,
         },
         supports_check_mode=True,
     )
@@ -139,11 +138,11 @@ def main() -> None:
             result.update(text=text, path=path)
         remembered = read_state(state)
         if module.params["lease"] and not module.check_mode:
-            remembered = take_lease(state, remembered, module.params["lease"], time.time())
+            remembered = lease.take(state, remembered, module.params["lease"], time.time())
         result["remembered"] = changed_later(remembered)
         if module.params["environment"]:
             result["versions"] = read_record(module.params["environment"]).get("versions", {})
-    except (ConnectorError, LeaseError, StateError) as error:
+    except (ConnectorError, lease.LeaseError, StateError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"cannot read the connector below {state}: {error}")

@@ -122,8 +122,8 @@ options:
     default: []
   pools:
     description:
-      - The pools of engines, each with C(name), and optionally C(count), C(environment), C(hosts), C(size), and C(code),
-        that of C(script) if this is given.
+      - The pools of engines, each with C(name), and optionally C(count), C(environment), C(hosts), C(size), and
+        C(code), that of C(script) if this is given.
     type: list
     elements: dict
     default: [{name: default}]
@@ -271,6 +271,7 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import lease
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import (
     ConnectorError,
     load_identity,
@@ -283,7 +284,6 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment im
     read_record,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import Ownership
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.lease import LEASE_ARGUMENT_SPEC, LeaseError
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.machine import machine_digest, signs
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.managers import MANAGERS
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.nftables import FirewallError, parse_cidrs
@@ -313,7 +313,6 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import (
     StateError,
     changed_later,
     read_state,
-    take_lease,
 )
 
 
@@ -431,7 +430,7 @@ def remembered_of(module: AnsibleModule) -> dict[str, t.Any]:
     directory = module.params["state_directory"]
     state = read_state(directory)
     if module.params["lease"] and os.path.isdir(directory) and not module.check_mode:
-        state = take_lease(directory, state, module.params["lease"], time.time())
+        state = lease.take(directory, state, module.params["lease"], time.time())
     return changed_later(state)
 
 
@@ -474,7 +473,7 @@ def main() -> None:
             "allowed_cidrs": {"type": "list", "elements": "str", "default": []},
             "pools": {"type": "list", "elements": "dict", "default": [{"name": "default"}]},
             "host": {"type": "str", "default": ""},
-            **LEASE_ARGUMENT_SPEC,
+            **lease.LEASE_ARGUMENT_SPEC,
         },
         supports_check_mode=True,
     )
@@ -484,7 +483,7 @@ def main() -> None:
         ConnectorError,
         FirewallError,
         InstallError,
-        LeaseError,
+        lease.LeaseError,
         PasswordError,
         PoolError,
         PreflightError,

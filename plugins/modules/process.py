@@ -64,8 +64,8 @@ options:
     type: raw
   cpus:
     description:
-      - How many CPUs a single process may use, with all that it starts. Systemd enforces it (C(CPUQuota)), and supervisor
-        does not.
+      - How many CPUs a single process may use, with all that it starts. Systemd enforces it (C(CPUQuota)), and
+        supervisor does not.
     type: float
   memory:
     description:

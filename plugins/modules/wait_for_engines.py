@@ -31,14 +31,14 @@ options:
     default: {}
   defined:
     description:
-      - The engines of some hosts as the inventory alone says it. They are remembered likewise. A scaled count ends where
-        the inventory's own has changed.
+      - The engines of some hosts as the inventory alone says it. They are remembered likewise. A scaled count ends
+        where the inventory's own has changed.
     type: dict
     default: {}
   lease:
     description:
-      - Who is at work on the cluster, as M(ipyparallel.cluster.definition) returns it. With it, the module ends the lease,
-        and fails where another operator has taken over.
+      - Who is at work on the cluster, as M(ipyparallel.cluster.definition) returns it. With it, the module ends the
+        lease, and fails where another operator has taken over.
     type: dict
     default: {}
   limit:
@@ -102,6 +102,7 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import lease
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.changes import outdated
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     HUB_ARGUMENT_SPEC,
@@ -111,11 +112,6 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     connect,
     respawn,
     wait_for,
-)
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.lease import (
-    LEASE_ARGUMENT_SPEC,
-    LeaseError,
-    check_free,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine, expected_engines
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import (
@@ -168,7 +164,7 @@ def main() -> None:
             "engines": {"type": "dict"},
             "notebooks": {"type": "dict", "default": {}},
             "defined": {"type": "dict", "default": {}},
-            **LEASE_ARGUMENT_SPEC,
+            **lease.LEASE_ARGUMENT_SPEC,
             "limit": {"type": "float", "default": 60.0},
             "fail": {"type": "bool", "default": True},
         },
@@ -181,7 +177,7 @@ def main() -> None:
         act_as(params["account"])
         found = read_state(params["state_directory"])
         if params["lease"] and not module.check_mode:
-            check_free(found["lease"], params["lease"], time.time())
+            lease.check_free(found["lease"], params["lease"], time.time())
         before = {**found, "lease": {}}
         after = remember(
             outdated(before, params["defined"]),
@@ -196,7 +192,7 @@ def main() -> None:
             module.exit_json(**result)
         if found != after:
             write_state(params["state_directory"], after)
-    except (HubError, LeaseError, StateError, OSError) as error:
+    except (HubError, lease.LeaseError, StateError, OSError) as error:
         module.fail_json(msg=f"cannot remember the engines of the cluster: {error}")
     expected = expected_engines(params["engines"] if params["engines"] is not None else after["engines"])
     result.update(wait(params, expected))

@@ -38,8 +38,8 @@ HANDSHAKE_MS = 5000
 KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 60, zmq.TCP_KEEPALIVE_INTVL: 10, zmq.TCP_KEEPALIVE_CNT: 6}
 RESTART_SECONDS = 60  # so soon after it was told to stop, the clients and their tasks are the same
 DRAIN_SECONDS = 2.5  # task_scheduler.py needs up to 2
-# Milliseconds between two beats, where none are given: an engine is usable after one at most, so a short beat is a short
-# start, and each beat costs for each engine. docs/tuning.md has the figures (make bench BENCH=heartbeat).
+# Milliseconds between two beats, where none are given: an engine is usable after one at most, so a short beat is a
+# short start, and each beat costs for each engine. docs/tuning.md has the figures (make bench BENCH=heartbeat).
 SHORTEST_BEAT = 500  # a shorter one gains tenths of a second, and wakes every engine as often
 BEAT_OF_AN_ENGINE = 2  # so the heartbeat takes about 2.5 % of a core at most, up to 1500 engines
 LONGEST_BEAT = 3000  # ipyparallel's own; ipengine_config.py relies on it

@@ -138,11 +138,16 @@ def run_startup_first():
     def run_and_start(self):
         namespace = {"__name__": "__main__"}
         try:
-            exec(compile(pathlib.Path(path).read_bytes(), path, "exec", dont_inherit=True), namespace)
+            code = compile(pathlib.Path(path).read_bytes(), path, "exec", dont_inherit=True)
+            exec(code, namespace)  # noqa: S102 - it is the users' own, as all that engines run
         except BaseException as error:  # noqa: BLE001 - whatever the user's code makes of it
             error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
             traceback.print_exception(error)
-            print(f"the start-up failed; the engine ends, and tries again in {STARTUP_AGAIN} s", file=sys.stderr, flush=True)
+            print(
+                f"the start-up failed; the engine ends, and tries again in {STARTUP_AGAIN} s",
+                file=sys.stderr,
+                flush=True,
+            )
             time.sleep(STARTUP_AGAIN)
             os._exit(1)
         self.user_ns = namespace

@@ -1,0 +1,301 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Change which engines a running cluster has, after its definition: scale, remove, launch, stop."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: change_engines
+short_description: Change which engines a running ipyparallel cluster has
+version_added: 0.1.0
+author: The ipyparallel.cluster authors (@ipyparallel)
+description:
+  - Works out a change of the engines of a cluster, lets those that are to leave finish what they have, and remembers
+    the change in C(<state_directory>/cluster.json). Playbook C(deploy) then lays it down on RV(hosts).
+  - Engines that are to leave get no new load-balanced work, but what no other engine may do; work that they have, and
+    direct calls, they finish. When that takes longer than O(limit), they get work again, nothing is changed, and the
+    module fails naming what they do.
+  - Runs on the controller host, with nothing but the client half.
+options:
+  change:
+    description:
+      - What to change. V(scale) gives pool O(pool) the count O(count) on each of O(hosts).
+      - V(remove) lets engines leave that are in all of O(ids), O(hosts) and O(pools) which are given. With O(hosts)
+        alone the hosts leave as a whole.
+      - V(launch) adds a pool of O(count) engines in all, spread over O(hosts).
+      - V(stop) lets launched engines leave, those of O(ids), or all.
+    type: str
+    choices: [scale, remove, launch, stop]
+    required: true
+  state_directory:
+    description: Directory on the controller host that holds the state of the cluster.
+    type: path
+    required: true
+  controller:
+    description: The controller host, as in the inventory.
+    type: str
+    required: true
+  pool:
+    description:
+      - Name of the pool to scale or to launch. A launched pool that is given no name is called C(workers), or
+        C(workers_2) and so on.
+    type: str
+    default: ""
+  count:
+    description: How many engines, for each host with V(scale), and in all with V(launch).
+    type: int
+  size:
+    description:
+      - What one launched engine may use, V(small) (1 CPU, 1 GiB), V(medium) (2 CPUs, 4 GiB), V(large) (4 CPUs, 16
+        GiB), or a dictionary with C(cpus) and C(memory). Without it, all there is.
+    type: raw
+  environment:
+    description: Environment variables of launched engines. Service managers show them, so they hold no secrets.
+    type: dict
+    default: {}
+  code:
+    description:
+      - Python code that launched engines run first, in the namespace that clients see. An engine whose code fails is
+        not ready, and its log has the traceback.
+    type: str
+    default: ""
+  name:
+    description: What O(code) is called in a message, such as the name of its file.
+    type: str
+    default: code
+  limit:
+    description: How long engines that are to leave may take, in seconds.
+    type: float
+    default: 60.0
+  force:
+    description: Whether to go on when that time is over. What the engines do then is lost.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - ipyparallel.cluster.hub
+  - ipyparallel.cluster.lease
+  - ipyparallel.cluster.selection
+  - ipyparallel.cluster.attributes
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Says what would change, and asks no engine to leave.
+  diff_mode:
+    support: full
+  idempotent:
+    support: partial
+    details:
+      - A launch adds a pool each time.
+"""
+
+EXAMPLES = r"""
+- name: Let the engines of node3 leave
+  ipyparallel.cluster.change_engines:
+    change: remove
+    hosts: [node3]
+    connector: /var/lib/ipyparallel/ipyparallel/connector/ipcontroller-client.json
+    python: /opt/ipyparallel/ipyparallel/current/bin/python
+    state_directory: /var/lib/ipyparallel/ipyparallel
+    controller: node1
+
+- name: Launch three small workers
+  ipyparallel.cluster.change_engines:
+    change: launch
+    count: 3
+    size: small
+    code: VALUE = 7
+    connector: /var/lib/ipyparallel/ipyparallel/connector/ipcontroller-client.json
+    python: /opt/ipyparallel/ipyparallel/current/bin/python
+    state_directory: /var/lib/ipyparallel/ipyparallel
+    controller: node1
+"""
+
+RETURN = r"""
+hosts:
+  description: Hosts on which the change is to be laid down.
+  type: list
+  elements: str
+  returned: success
+  sample: [node2]
+hosts_gone:
+  description: Hosts that leave as a whole.
+  type: list
+  elements: str
+  returned: success
+  sample: [node3]
+gone:
+  description: Pools of which nothing is left, by host.
+  type: dict
+  returned: success
+  sample: {node2: [workers]}
+leaving:
+  description: The engines that leave, each with C(id) (null where it is not registered), C(host), C(pool) and C(core).
+  type: list
+  elements: dict
+  returned: success
+  sample: [{id: 4, host: node3, pool: default, core: 0}]
+added:
+  description: The engines that are to come, each with C(host), C(pool) and C(core).
+  type: list
+  elements: dict
+  returned: success
+  sample: [{host: node2, pool: workers, core: 0}]
+workers:
+  description: The launched workers before the change, as M(ipyparallel.cluster.cluster_info) returns them.
+  type: list
+  elements: dict
+  returned: success
+  sample: []
+seconds:
+  description: How long it took until nothing was left to do.
+  type: float
+  returned: success, outside check mode
+  sample: 0.4
+"""
+
+import time
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import changes, draining, lease
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
+    HUB_ARGUMENT_SPEC,
+    HubError,
+    act_as,
+    connect,
+    described,
+    respawn,
+)
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import (
+    PoolError,
+    check_startup,
+    read_variables,
+    resolve_size,
+)
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.selection import SELECTION_ARGUMENT_SPEC
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import (
+    StateError,
+    read_state,
+    write_state,
+)
+
+if t.TYPE_CHECKING:
+    import ipyparallel
+
+HOLD_SECONDS = 180.0
+"""How long engines that have drained get nothing, until they are ended by what lays the change down."""
+
+
+def plan(params: dict[str, t.Any], state: dict[str, t.Any], engines: list[dict[str, t.Any]]) -> changes.Change:
+    """Work out the change.
+
+    Raises:
+        ChangeError, PoolError: it is not possible.
+    """
+    if params["change"] == "scale":
+        return changes.scale(state, params["pool"], params["count"], params["hosts"])
+    if params["change"] == "stop":
+        return changes.stop(state, engines, params["controller"], params["ids"])
+    if params["change"] == "remove":
+        chosen = {name: params[name] for name in SELECTION_ARGUMENT_SPEC}
+        return changes.remove(state, engines, params["controller"], **chosen)
+    cpus, memory = resolve_size(params["size"], "the size")
+    check_startup(params["code"], params["name"])
+    pool = {
+        "environment": read_variables(params["environment"], "the environment"),
+        "cpus": cpus,
+        "memory": memory,
+        "code": params["code"],
+        "origin": f"launched by {params['lease'].get('holder', 'module change_engines')}",
+    }
+    return changes.launch(state, params["count"], pool, name=params["pool"], hosts=params["hosts"])
+
+
+def let_leave(client: ipyparallel.Client, engines: list[dict[str, t.Any]], params: dict[str, t.Any]) -> float:
+    """Let engines finish what they have; return how long that took, in seconds.
+
+    Raises:
+        ChangeError: they did not in time.
+        DrainError: they could not be asked.
+    """
+    started = time.monotonic()
+    limit = params["limit"]
+    left = draining.drain(client, engines, limit)
+    if left and not params["force"]:
+        draining.release(client, engines)
+        lease.end(params["state_directory"])
+        raise changes.ChangeError(
+            f"{draining.in_words_of(left, limit)}. Nothing was ended, and they get work again: wait and run again, "
+            "give more time with -e ipyparallel_drain_limit=SECONDS, or lose that work with -e ipyparallel_force=true"
+        )
+    draining.hold(client, engines, HOLD_SECONDS)
+    return round(time.monotonic() - started, 3)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            **HUB_ARGUMENT_SPEC,
+            **lease.LEASE_ARGUMENT_SPEC,
+            **SELECTION_ARGUMENT_SPEC,
+            "change": {"type": "str", "choices": ["scale", "remove", "launch", "stop"], "required": True},
+            "state_directory": {"type": "path", "required": True},
+            "controller": {"type": "str", "required": True},
+            "pool": {"type": "str", "default": ""},
+            "count": {"type": "int"},
+            "size": {"type": "raw"},
+            "environment": {"type": "dict", "default": {}},
+            "code": {"type": "str", "default": ""},
+            "name": {"type": "str", "default": "code"},
+            "limit": {"type": "float", "default": 60.0},
+            "force": {"type": "bool", "default": False},
+        },
+        required_if=[("change", "scale", ["count"]), ("change", "launch", ["count"])],
+        supports_check_mode=True,
+    )
+    params = module.params
+    if not respawn(module, params["python"]):
+        module.fail_json(msg="there is no cluster to change: deploy it first (playbook ipyparallel.cluster.deploy)")
+    client = None
+    try:
+        act_as(params["account"])
+        state = read_state(params["state_directory"])
+        client = connect(params["connector"], params["timeout"])
+        engines, _queue = described(client)
+        change = plan(params, state, engines)
+        by_place = {(one["host"], one["pool"], one["core"]): one for one in engines}
+        found = [(one, by_place.get((one.host, one.pool, one.core))) for one in sorted(change.leaving)]
+        result: dict[str, t.Any] = {
+            "changed": change.state != state or bool(change.leaving or change.added),
+            "hosts": change.hosts,
+            "hosts_gone": change.hosts_gone,
+            "gone": change.gone,
+            "leaving": [{"id": there and there["id"], **one.__dict__} for one, there in found],
+            "added": [one.__dict__ for one in sorted(change.added)],
+            "workers": changes.workers(state, engines),
+        }
+        if module._diff:
+            result["diff"] = {"before": {**state, "lease": {}}, "after": {**change.state, "lease": {}}}
+        if module.check_mode:
+            module.exit_json(**result)
+        if params["lease"]:
+            wanted = {**params["lease"], "phase": params["change"]}
+            change.state["lease"] = lease.take(params["state_directory"], state, wanted, time.time())["lease"]
+        leaving = [there for _one, there in found if there]
+        result["seconds"] = let_leave(client, leaving, params) if leaving else 0.0
+        write_state(params["state_directory"], change.state)
+    except (changes.ChangeError, draining.DrainError, HubError, lease.LeaseError, PoolError, StateError) as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"cannot remember the change in {params['state_directory']}: {error}; nothing was ended")
+    finally:
+        if client:
+            client.close(linger=1)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

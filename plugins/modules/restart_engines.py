@@ -1,0 +1,223 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Restart engines of a running cluster, all at once or one after the other."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: restart_engines
+short_description: Restart engines of a running ipyparallel cluster
+version_added: 0.1.0
+author: The ipyparallel.cluster authors (@ipyparallel)
+description:
+  - Lets engines finish what they have, ends them, and waits until their service managers have started others in their
+    places; the controller stays. What was in their namespaces is gone, and their ids are new.
+  - Runs on the controller host, with nothing but the client half. Engines are ended by messages, so no other host is
+    logged in to.
+options:
+  serial:
+    description: How many engines are away at a time, 0 for all at once.
+    type: int
+    default: 1
+  limit:
+    description: How long an engine may take to finish what it has, in seconds.
+    type: float
+    default: 60.0
+  wait:
+    description: How long to wait for an engine to come back, in seconds.
+    type: float
+    default: 60.0
+  force:
+    description: Whether to go on when O(limit) is over. What the engines do then is lost.
+    type: bool
+    default: false
+  state_directory:
+    description: Directory on the controller host that holds the state of the cluster. Needed with O(lease).
+    type: path
+extends_documentation_fragment:
+  - ipyparallel.cluster.hub
+  - ipyparallel.cluster.lease
+  - ipyparallel.cluster.selection
+  - ipyparallel.cluster.attributes
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Says which engines would be restarted.
+  diff_mode:
+    support: none
+  idempotent:
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Restart the engines of a host, two at a time
+  ipyparallel.cluster.restart_engines:
+    hosts: [node2]
+    serial: 2
+    connector: /var/lib/ipyparallel/ipyparallel/connector/ipcontroller-client.json
+    python: /opt/ipyparallel/ipyparallel/current/bin/python
+"""
+
+RETURN = r"""
+engines:
+  description:
+    - The engines that were restarted, in their order, with the id C(before) and C(after), and how long each was away in
+      C(seconds). C(after) is null in check mode.
+  type: list
+  elements: dict
+  returned: success
+  sample: [{host: node2, pool: default, core: 0, before: 3, after: 9, seconds: 1.6}]
+seconds:
+  description: How long it took.
+  type: float
+  returned: success, outside check mode
+  sample: 13.1
+least:
+  description: How many engines were registered at least while none was away, after each step.
+  type: int
+  returned: success, outside check mode
+  sample: 8
+"""
+
+import time
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import draining, lease
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
+    HUB_ARGUMENT_SPEC,
+    HubError,
+    act_as,
+    connect,
+    registered,
+    respawn,
+)
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.selection import (
+    SELECTION_ARGUMENT_SPEC,
+    SelectionError,
+    in_words,
+    select,
+)
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import StateError, read_state
+
+if t.TYPE_CHECKING:
+    import ipyparallel
+
+
+def choose(client: ipyparallel.Client, params: dict[str, t.Any]) -> list[dict[str, t.Any]]:
+    """Return the engines that are meant, in the order of hosts, pools and cores.
+
+    Raises:
+        SelectionError: none is, or one that no service manager would start again.
+    """
+    found = select(registered(client), **{name: params[name] for name in SELECTION_ARGUMENT_SPEC})
+    if foreign := [one["id"] for one in found if one["pid"] is None]:
+        raise SelectionError(
+            f"engine {in_words(foreign)} was not started by this collection, and nobody would start it again: name "
+            "others"
+        )
+    return sorted(found, key=lambda one: (one["host"], one["pool"], one["core"]))
+
+
+def restart_all(
+    client: ipyparallel.Client, engines: list[dict[str, t.Any]], params: dict[str, t.Any]
+) -> tuple[list[draining.Restarted], int, str]:
+    """Restart *engines*; return those that have come back, how many were registered at least, and what went wrong."""
+    serial = params["serial"] or len(engines)
+    done: list[draining.Restarted] = []
+    least = len(registered(client))
+    for first in range(0, len(engines), serial):
+        batch = engines[first : first + serial]
+        left = draining.drain(client, batch, params["limit"])
+        if left and not params["force"]:
+            draining.release(client, batch)
+            return (
+                done,
+                least,
+                (
+                    f"{draining.in_words_of(left, params['limit'])}. {len(done)} of {len(engines)} engines were "
+                    "restarted, and these get work again: wait and run again, give more time with -e "
+                    "ipyparallel_drain_limit=SECONDS, or lose that work with -e ipyparallel_force=true"
+                ),
+            )
+        back = draining.restart(client, batch, params["wait"])
+        done += back
+        least = min(least, len(registered(client)))
+        if len(back) < len(batch):
+            there = {one.engine["uuid"] for one in back}
+            away = ", ".join(draining.place(one) for one in batch if one["uuid"] not in there)
+            return (
+                done,
+                least,
+                (
+                    f"{away} did not come back within {params['wait']:g} s, so no other was ended: look at its log "
+                    "(playbook ipyparallel.cluster.logs)"
+                ),
+            )
+    return done, least, ""
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            **HUB_ARGUMENT_SPEC,
+            **lease.LEASE_ARGUMENT_SPEC,
+            **SELECTION_ARGUMENT_SPEC,
+            "serial": {"type": "int", "default": 1},
+            "limit": {"type": "float", "default": 60.0},
+            "wait": {"type": "float", "default": 60.0},
+            "force": {"type": "bool", "default": False},
+            "state_directory": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    if params["serial"] < 0:
+        module.fail_json(msg=f"{params['serial']} is not a number of engines: set serial to 0 (all at once) or more")
+    if params["lease"] and not params["state_directory"]:
+        module.fail_json(msg="a lease needs state_directory, where it is remembered")
+    if not respawn(module, params["python"]):
+        module.fail_json(msg="there is no cluster with engines: deploy it first (playbook ipyparallel.cluster.deploy)")
+    started = time.monotonic()
+    client = None
+    try:
+        act_as(params["account"])
+        client = connect(params["connector"], params["timeout"])
+        engines = choose(client, params)
+        if module.check_mode:
+            module.exit_json(changed=True, engines=[in_result(one, None, None) for one in engines])
+        if params["lease"]:
+            directory, wanted = params["state_directory"], {**params["lease"], "phase": "restart"}
+            lease.take(directory, read_state(directory), wanted, time.time())
+        done, least, problem = restart_all(client, engines, params)
+        if params["lease"]:
+            lease.end(directory)
+    except (draining.DrainError, HubError, lease.LeaseError, SelectionError, StateError) as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"cannot write {params['state_directory']}: {error}")
+    finally:
+        if client:
+            client.close(linger=1)
+    result = {
+        "changed": bool(done),
+        "engines": [in_result(*one) for one in done],
+        "seconds": round(time.monotonic() - started, 3),
+        "least": least,
+    }
+    if problem:
+        module.fail_json(msg=problem, **result)
+    module.exit_json(**result)
+
+
+def in_result(engine: dict[str, t.Any], after: int | None, seconds: float | None) -> dict[str, t.Any]:
+    """Return an engine as the module returns it."""
+    place = {name: engine[name] for name in ("host", "pool", "core")}
+    return {**place, "before": engine["id"], "after": after, "seconds": seconds}
+
+
+if __name__ == "__main__":
+    main()
