@@ -49,6 +49,28 @@ def words(value: t.Any) -> list[str]:
     return [str(word).strip() for word in found if str(word).strip()]
 
 
+def new_hosts(wanted: t.Any, engines: Iterable[str], deployed: Iterable[str]) -> list[str]:
+    """Return the engine hosts that are to be added.
+
+    Args:
+        wanted: those that the operator named; none for all that are new.
+        engines: the engine hosts of the inventory.
+        deployed: those that the cluster has already.
+
+    Raises:
+        AnsibleFilterError: one that was named is no engine host of the inventory.
+    """
+    there = list(engines)
+    named = words(wanted)
+    if unknown := [host for host in named if host not in there]:
+        raise AnsibleFilterError(
+            f"{', '.join(unknown)} is no engine host of the inventory, which has {', '.join(there)}: add it to the "
+            "cluster's group for engines first"
+        )
+    already = set(deployed)
+    return [host for host in named or there if host not in already]
+
+
 def at_places(engines: Iterable[Mapping[str, t.Any]], places: Iterable[Mapping[str, t.Any]] | None) -> list[t.Any]:
     """Return those of *engines* that are at one of *places* (``host``, ``pool``, ``core``); None is all."""
     if places is None:
@@ -183,6 +205,7 @@ class FilterModule:
             "execution": report.execution,
             "firewall_hosts": firewall_hosts,
             "host_roles": host_roles,
+            "new_hosts": new_hosts,
             "notebooks": notebooks,
             "preflights": preflights,
             "requirement_lines": requirement_lines,
