@@ -30,6 +30,7 @@ ARGUMENT_SPEC = {
     "left": {"type": "list", "elements": "str", "required": True},
     "found": {"type": "dict", "required": True},
     "remembered": {"type": "dict", "default": {}},
+    "changed": {"type": "dict", "default": {}},
     "roles": {"type": "dict", "default": {}},
     "pools": {"type": "list", "elements": "dict", "default": []},
     "tags": {"type": "list", "elements": "str", "default": ["all"]},
@@ -63,7 +64,7 @@ class ActionModule(ActionBase):
             check_pool_hosts(given["pools"], [host for host, roles in given["roles"].items() if "engines" in roles])
         except ComparisonError as error:
             raise AnsibleActionFail(str(error)) from None
-        later = own.get("remembered") or given["remembered"].get("remembered") or {}
+        later = given["changed"] or own.get("remembered") or given["remembered"].get("remembered") or {}
         pools = pools_of(found, given["roles"], later)
         said = [*remarks(found), *memory_remarks(found, pools)]
         for remark in said:

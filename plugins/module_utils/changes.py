@@ -200,6 +200,7 @@ def remove(
     ids: Sequence[int] = (),
     hosts: Sequence[str] = (),
     pools: Sequence[str] = (),
+    inventory: Sequence[str] | None = None,
 ) -> Change:
     """Let engines leave: those that are in every list which is given. Hosts alone leave as a whole.
 
@@ -210,6 +211,9 @@ def remove(
         ids: numbers of engines.
         hosts: names of hosts.
         pools: names of pools.
+        inventory: the engine hosts of the inventory; None where that does not matter. One that the cluster has not is
+            one that has left already. One that the inventory has not cannot leave as a whole, since nobody could clean
+            it.
 
     Raises:
         ChangeError: nothing is given, or something that is not there, or the controller's host.
@@ -218,13 +222,19 @@ def remove(
         raise ChangeError("nothing is to be removed: name hosts, pools or ids of engines")
     engines = all_engines(state, registered)
     check_known("engine", ids, [one["id"] for one in registered])
-    check_known("engine host", hosts, {one.host for one in engines} | set(state["engines"]))
+    there = {one.host for one in engines} | set(state["engines"])
+    check_known("engine host", hosts, there | set(inventory or ()))
     check_known("pool", pools, {one.pool for one in engines} | set(state["pools"]))
     whole = [] if ids or pools else list(hosts)
     if controller in whole:
         raise ChangeError(
             f"{controller} is the controller's host, without which there is no cluster: remove its engines by pools or "
             "ids, scale them to 0, or end the cluster with playbook ipyparallel.cluster.destroy"
+        )
+    if inventory is not None and (lost := set(whole) - set(inventory)):
+        raise ChangeError(
+            f"{in_words(lost)} is not in the inventory, so what is there cannot be removed: put it back for this run; "
+            "or, if the machine is no more, let the cluster forget it with -e ipyparallel_force=true"
         )
     chosen = places(one for one in registered if one["id"] in ids) if ids else engines
     foreign = [one["id"] for one in registered if one["id"] in ids and one["pid"] is None]

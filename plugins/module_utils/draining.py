@@ -83,11 +83,17 @@ def look(client: ipyparallel.Client, engines: Sequence[EngineDict], hold: float)
     queue = hub.ask_queue(client)
     running, waiting = hub.drained_of(answer_of(scheduler, "task scheduler"))
     counts, _unassigned = hub.queue_of(answer_of(queue, "hub"))
-    found = [
-        Unfinished(engine, running.get(engine["uuid"], []), counts.get(engine["id"], {}).get("queue", 0))
-        for engine in engines
-    ]
-    return Left([one for one in found if one.tasks or one.direct], waiting)
+    busy = [engine["id"] for engine in engines if counts.get(engine["id"], {}).get("queue", 0)]
+    calls = hub.calls_of(answer_of(hub.ask_calls(client, busy), "hub")) if busy else {}
+    found = []
+    for engine in engines:
+        tasks = [one for one in running.get(engine["uuid"], []) if not hub.is_of_watchdog(one["task"])]
+        direct = [one for one in calls.get(engine["id"], []) if not hub.is_of_watchdog(one)]
+        found.append(Unfinished(engine, tasks, len(direct)))
+    return Left(
+        [one for one in found if one.tasks or one.direct],
+        [one for one in waiting if not hub.is_of_watchdog(one)],
+    )
 
 
 def drain(client: ipyparallel.Client, engines: Sequence[EngineDict], limit: float) -> Left:

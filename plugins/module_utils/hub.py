@@ -33,6 +33,8 @@ HUB_ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "account": {"type": "str"},
 }
 """The options shared by every module that talks to a hub (documentation fragment ``hub``)."""
+WATCHDOG = "watchdog-"
+"""Begins the ids of what the watchdog sends."""
 ARCHIVE = re.compile(r"ansible_.+_payload\.zip")
 """How Ansible calls the archive of a module."""
 
@@ -288,6 +290,28 @@ def ask_queue(client: ipyparallel.Client) -> Answer:
     """Ask the hub for its queue, see `queue_of`."""
     answer: Answer = client._send(client._query_stream, "queue_request", content={"targets": None, "verbose": False})
     return answer
+
+
+def ask_calls(client: ipyparallel.Client, numbers: Iterable[int]) -> Answer:
+    """Ask the hub which direct calls engines have, see `calls_of`."""
+    content = {"targets": list(numbers), "verbose": True}
+    answer: Answer = client._send(client._query_stream, "queue_request", content=content)
+    return answer
+
+
+def calls_of(message: dict[str, t.Any]) -> dict[int, list[str]]:
+    """Return what the hub answered: the ids of the direct calls that each engine has, by its number."""
+    return {int(key): found["queue"] for key, found in message["content"].items() if key.isdigit()}
+
+
+def sign_as_watchdog(client: ipyparallel.Client) -> None:
+    """Let the ids of all that *client* sends tell that it is the watchdog's, which nobody waits for."""
+    client.session.session = f"{WATCHDOG}{client.session.session}"
+
+
+def is_of_watchdog(task: str) -> bool:
+    """Tell whether a task or call with this id is a no-op of the watchdog's."""
+    return task.startswith(WATCHDOG)
 
 
 def queue_of(message: dict[str, t.Any]) -> tuple[dict[int, dict[str, int]], int]:

@@ -396,6 +396,7 @@ class Watchdog:
             return
         try:
             client = hub.connect(self.settings.connector, timeout=2.0)
+            hub.sign_as_watchdog(client)
         except Exception as error:  # noqa: BLE001 - whatever the client raises, there is none
             if self.failed_since is None:
                 self.failed_since = now

@@ -36,6 +36,12 @@ options:
     description: The controller host, as in the inventory.
     type: str
     required: true
+  inventory:
+    description:
+      - The engine hosts of the inventory. To remove one that the cluster has not changes nothing; one that the
+        inventory has not can only be forgotten, with O(force).
+    type: list
+    elements: str
   pool:
     description:
       - Name of the pool to scale or to launch. A launched pool that is given no name is called C(workers), or
@@ -148,6 +154,11 @@ workers:
   elements: dict
   returned: success
   sample: []
+remembered:
+  description: What operators have changed after the definition, with this change.
+  type: dict
+  returned: success
+  sample: {pools: {}, scaled: {node2: {default: [0]}}, defined: {node2: {default: 2}}, packages: []}
 seconds:
   description: How long it took until nothing was left to do.
   type: float
@@ -177,6 +188,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import (
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.selection import SELECTION_ARGUMENT_SPEC
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import (
     StateError,
+    changed_later,
     read_state,
     write_state,
 )
@@ -200,7 +212,8 @@ def plan(params: dict[str, t.Any], state: dict[str, t.Any], engines: list[dict[s
         return changes.stop(state, engines, params["controller"], params["ids"])
     if params["change"] == "remove":
         chosen = {name: params[name] for name in SELECTION_ARGUMENT_SPEC}
-        return changes.remove(state, engines, params["controller"], **chosen)
+        inventory = None if params["force"] else params["inventory"]
+        return changes.remove(state, engines, params["controller"], **chosen, inventory=inventory)
     cpus, memory = resolve_size(params["size"], "the size")
     check_startup(params["code"], params["name"])
     pool = {
@@ -244,6 +257,7 @@ def main() -> None:
             "change": {"type": "str", "choices": ["scale", "remove", "launch", "stop"], "required": True},
             "state_directory": {"type": "path", "required": True},
             "controller": {"type": "str", "required": True},
+            "inventory": {"type": "list", "elements": "str"},
             "pool": {"type": "str", "default": ""},
             "count": {"type": "int"},
             "size": {"type": "raw"},
@@ -276,6 +290,7 @@ def main() -> None:
             "leaving": [{"id": there and there["id"], **one.__dict__} for one, there in found],
             "added": [one.__dict__ for one in sorted(change.added)],
             "workers": changes.workers(state, engines),
+            "remembered": changed_later(change.state),
         }
         if module._diff:
             result["diff"] = {"before": {**state, "lease": {}}, "after": {**change.state, "lease": {}}}

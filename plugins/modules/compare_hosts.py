@@ -46,6 +46,12 @@ options:
         leaves it out.
     type: dict
     default: {}
+  changed:
+    description:
+      - What M(ipyparallel.cluster.change_engines) returned as
+        RV(ipyparallel.cluster.change_engines#module:remembered), for a run that lays this down. In check mode nothing has been remembered yet.
+    type: dict
+    default: {}
   roles:
     description:
       - What each host of the cluster is, as a dictionary of host to a list of C(controller), C(engines),
