@@ -157,6 +157,10 @@ class ActionModule(ActionBase):
                     tunnel.close()
                 if opens:
                     tunnel.open({ports[name]: (half["location"], port) for name, port in theirs.items()})
+                if not through_ssh:
+                    # or it would still be said to be the way of the connector
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(os.path.join(directory, TUNNEL_FILE))
                 if changed:
                     write_profile(directory, files)
         except TunnelError as error:

@@ -44,6 +44,16 @@ def ipython_directory(environ: Mapping[str, str]) -> str:
     return os.path.abspath(os.path.expanduser(environ.get("IPYTHONDIR") or "~/.ipython"))
 
 
+def client_half_of(cluster: str, directory: str) -> str:
+    """Return the path of the client half in the profile of *cluster*.
+
+    Args:
+        cluster: its name.
+        directory: IPython's, with its profiles.
+    """
+    return os.path.join(directory, f"profile_{cluster}", "security", "ipcontroller-client.json")
+
+
 def profile_files(cluster: str, client_half: str, directory: str) -> dict[str, str]:
     """Return the files of the profile: path below *directory* to content.
 

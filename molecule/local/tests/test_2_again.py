@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import ssl
 
 import pytest
@@ -74,6 +75,24 @@ def test_no_engines_are_a_cluster_too(account: Account) -> None:
     assert account.status()["engines"]
 
 
+def test_the_hub_is_an_inventory(account: Account) -> None:
+    inventory = ".venv/bin/ansible-inventory -i inventory/local -i inventory/hub --list"
+    found = json.loads(account.ok(inventory))
+    engines = account.status()["engines"]
+    groups = [name for name, group in found.items() if group.get("hosts") == ["localhost"]]
+    assert {"ipyparallel_controller", "ipyparallel_engines", "ipyparallel_pool_default"} <= set(groups)
+    variables = found["_meta"]["hostvars"]["localhost"]
+    assert variables["ansible_connection"] == "local", "it merges"
+    assert variables["ipyparallel_engine_ids"] == [engine["id"] for engine in engines]
+    assert [engine["pid"] for engine in variables["ipyparallel_engines"]] == [engine["pid"] for engine in engines]
+    account.python(
+        "import time, ipyparallel as p; c = p.Client(profile='ipyparallel'); c[:].apply_async(time.sleep, 15)\n"
+        "while not c.queue_status(c.ids[0])['queue']: pass"
+    )
+    assert "busy" in json.loads(account.ok(inventory)), "busy engines do not delay it"
+    account.python("import ipyparallel as p; c = p.Client(profile='ipyparallel'); c[:].apply_sync(int)")
+
+
 def test_down_ends_everything_and_start_brings_it_back(account: Account) -> None:
     code = "import subprocess, ipyparallel as p; c = p.Client(profile='ipyparallel')"
     account.python(
@@ -85,6 +104,9 @@ def test_down_ends_everything_and_start_brings_it_back(account: Account) -> None
     assert status["deployed"]
     assert not status["running"]
     assert "did not answer" in status["problem"]
+    away = account.run(".venv/bin/ansible-inventory -i inventory/hub --list")
+    assert away.returncode
+    assert "nothing listens there: is the cluster started" in " ".join(away.stderr.split())
     assert "changed=0 " in account.ok("make down")
     account.ok("make start")
     assert account.status()["engines"]

@@ -19,6 +19,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector impo
     identity_text,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import RECORD
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.tunnel import TUNNEL_FILE
 from ansible_collections.ipyparallel.cluster.plugins.modules import connector_info
 
 IDENTITY = Identity("alpha", "10.0.0.5", 10100, "json", "curve", "leastload", "0" * 64, "p" * 40, "s" * 40)
@@ -121,6 +122,15 @@ def test_another_identity_is_another_connector(fetch, state, profile):
     assert [entry["after_header"] for entry in result["diff"]] == [CONNECTOR]
     assert (profile / CONNECTOR).read_text() == other.text("client")
     assert not fetch()["changed"]
+
+
+def test_what_is_known_of_a_tunnel_goes_with_it(fetch, state, profile):
+    fetch()
+    (profile / TUNNEL_FILE).write_text("{}")
+    fetch(check=True)
+    assert (profile / TUNNEL_FILE).exists()
+    fetch()
+    assert not (profile / TUNNEL_FILE).exists()
 
 
 def test_keys_are_in_no_result(fetch, state):
