@@ -119,8 +119,14 @@ def check_known(what: str, wanted: Iterable[t.Any], known: Iterable[t.Any]) -> N
 
 
 def all_engines(state: State, registered: Sequence[EngineDict]) -> set[Engine]:
-    """Return the engines that are expected or registered."""
-    return expected_engines(state["engines"]) | places(registered)
+    """Return the engines that are expected, launched or registered."""
+    launched = {
+        Engine(host, name, number)
+        for name, pool in state["pools"].items()
+        for host, count in pool["hosts"].items()
+        for number in numbers_of(count)
+    }
+    return expected_engines(state["engines"]) | launched | places(registered)
 
 
 def check_name(name: str) -> None:
@@ -256,6 +262,17 @@ def remove(
             change.state[part].pop(host, None)
         change.gone.pop(host, None)
     return change
+
+
+def hold(state: State, registered: Sequence[EngineDict], hosts: Sequence[str]) -> Change:
+    """Let the registered engines of hosts leave for a moment, since they are to be restarted; nothing else changes.
+
+    Raises:
+        ChangeError: a host is unknown.
+    """
+    check_known("engine host", hosts, {one.host for one in places(registered)} | set(state["engines"]))
+    leaving = {one for one in places(registered) if one.host in hosts}
+    return Change(copy.deepcopy(state), leaving=leaving)
 
 
 def launch(

@@ -25,8 +25,9 @@ options:
         alone the hosts leave as a whole.
       - V(launch) adds a pool of O(count) engines in all, spread over O(hosts).
       - V(stop) lets launched engines leave, those of O(ids), or all.
+      - V(hold) lets the engines of O(hosts) finish what they have, for what restarts them next, and changes nothing.
     type: str
-    choices: [scale, remove, launch, stop]
+    choices: [scale, remove, launch, stop, hold]
     required: true
   state_directory:
     description: Directory on the controller host that holds the state of the cluster.
@@ -208,6 +209,8 @@ def plan(params: dict[str, t.Any], state: dict[str, t.Any], engines: list[dict[s
     """
     if params["change"] == "scale":
         return changes.scale(state, params["pool"], params["count"], params["hosts"])
+    if params["change"] == "hold":
+        return changes.hold(state, engines, params["hosts"])
     if params["change"] == "stop":
         return changes.stop(state, engines, params["controller"], params["ids"])
     if params["change"] == "remove":
@@ -254,7 +257,7 @@ def main() -> None:
             **HUB_ARGUMENT_SPEC,
             **lease.LEASE_ARGUMENT_SPEC,
             **SELECTION_ARGUMENT_SPEC,
-            "change": {"type": "str", "choices": ["scale", "remove", "launch", "stop"], "required": True},
+            "change": {"type": "str", "choices": ["scale", "remove", "launch", "stop", "hold"], "required": True},
             "state_directory": {"type": "path", "required": True},
             "controller": {"type": "str", "required": True},
             "inventory": {"type": "list", "elements": "str"},
@@ -283,7 +286,7 @@ def main() -> None:
         by_place = {(one["host"], one["pool"], one["core"]): one for one in engines}
         found = [(one, by_place.get((one.host, one.pool, one.core))) for one in sorted(change.leaving)]
         result: dict[str, t.Any] = {
-            "changed": change.state != state or bool(change.leaving or change.added),
+            "changed": change.state != state or (params["change"] != "hold" and bool(change.leaving or change.added)),
             "hosts": change.hosts,
             "hosts_gone": change.hosts_gone,
             "gone": change.gone,
