@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import collections
 import importlib.util
 import json
 import logging
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ipyparallel.controller.dependency import Dependency
 
 ROLES = Path(__file__).parents[2] / "roles"
 LOG = logging.getLogger("test")
@@ -126,6 +128,87 @@ def test_a_task_that_is_too_large_is_not_noted(tmp_path, monkeypatch):
     journal.give("large", "e1")
     journal.done("large")
     assert read_again(tmp_path / "tasks") == {}
+
+
+# ---- engines that are to leave
+
+
+def make_scheduler(**jobs):
+    """Return a scheduler of engines a, b and c, without sockets, and with these tasks waiting."""
+    it = scheduler.KeepingTaskScheduler.__new__(scheduler.KeepingTaskScheduler)
+    it.targets, it.loads, it.hwm = [b"a", b"b", b"c"], [0, 0, 0], 1
+    it.completed = {engine: set() for engine in it.targets}
+    it.failed = {engine: set() for engine in it.targets}
+    it.pending = {engine: {} for engine in it.targets}
+    it.all_completed, it.all_failed, it.graph = set(), set(), {}
+    it.queue_map = {ident: job_for(ident, **what) for ident, what in jobs.items()}
+    it.queue = collections.deque(it.queue_map.values())
+    it.draining, it.again, it.begun, it.waited_for, it.doing_bound, it.going_to = {}, {}, {}, {}, False, None
+    it.given = []
+    it.submit_task = lambda job, indices=None: it.given.append((job.msg_id, [it.targets[index] for index in indices]))
+    return it
+
+
+def job_for(ident, targets=(), follow=(), blacklist=()):
+    parts = dict.fromkeys(("raw_msg", "idents", "msg", "header", "metadata", "timeout"))
+    job = scheduler.Job(
+        msg_id=ident, targets=set(targets), after=Dependency([]), follow=Dependency(list(follow)), **parts
+    )
+    job.blacklist = set(blacklist)
+    return job
+
+
+def leave(it, *engines, seconds=60.0):
+    it.draining.update(dict.fromkeys(engines, scheduler.time.monotonic() + seconds))
+
+
+def test_engines_that_are_to_leave_get_nothing_new():
+    it = make_scheduler()
+    leave(it, b"a", b"c")
+    assert it.maybe_run(job_for("one"))
+    assert it.given == [("one", [b"b"])]
+    it.loads = [0, 1, 0]
+    assert not it.maybe_run(job_for("two")), "it waits for an engine that stays"
+
+
+def test_a_task_that_only_such_an_engine_may_do_is_done_there():
+    it = make_scheduler(bound={"targets": [b"a"]}, free={}, both={"targets": [b"a", b"b"]})
+    leave(it, b"a")
+    assert it.drained([b"a"])["waiting"] == ["bound"]
+    it.do_bound()
+    assert it.given == [("bound", [b"a"])]
+    assert list(it.queue_map) == [job.msg_id for job in it.queue] == ["free", "both"]
+
+
+def test_a_task_that_follows_another_goes_where_that_was_done():
+    it = make_scheduler()
+    it.completed[b"a"] = it.all_completed = {"before"}
+    leave(it, b"a")
+    assert it.is_bound(job_for("x", follow=["before"]))
+    assert not it.is_bound(job_for("x", follow=["before"], blacklist=[b"a"]))
+    assert not it.is_bound(job_for("x", targets=[b"b"]))
+    assert not it.is_bound(job_for("x")), "when all are to leave, it waits for those that come"
+
+
+def test_it_tells_what_such_engines_have(monkeypatch):
+    it = make_scheduler()
+    it.pending[b"a"] = {"one": job_for("one")}
+    it.again[b"a"] = {"two": scheduler.Task([])}
+    it.begun = {"one": scheduler.time.monotonic() - 5}
+    leave(it, b"a")
+    running = it.drained([b"a", b"gone"])["running"]
+    assert [(one["task"], round(one["seconds"])) for one in running["a"]] == [("one", 5), ("two", 0)]
+    assert running["gone"] == []
+
+
+def test_they_get_work_again_when_nobody_asks_any_more(monkeypatch):
+    it = make_scheduler()
+    looked = []
+    monkeypatch.setattr(it, "update_graph", looked.append, raising=False)
+    leave(it, b"a", seconds=60)
+    leave(it, b"b", seconds=0)
+    it.end_draining()
+    assert (list(it.draining), looked) == ([b"a"], [None])
 
 
 # ---- the state of the hub

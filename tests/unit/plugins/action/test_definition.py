@@ -21,6 +21,9 @@ def test_the_hosts_are_returned_and_nothing_changes(run_action, check):
     before = time.time()
     result = run_action(ActionModule, check=check, variables={"groups": GROUPS}, cluster="alpha")
     assert before <= result.pop("started") <= time.time()
+    lease = result.pop("lease")
+    assert lease["run"] in lease["runs"]
+    assert (bool(lease["holder"].partition("@")[2]), lease["takeover"]) == (True, False)
     assert result == {
         "changed": False,
         "cluster": "alpha",

@@ -82,16 +82,43 @@ def told(pools=(), notebook=None, password=None, roles=("engines", "notebook")):
     return {**values, **({filters.SECRETS: password} if password else {})}
 
 
-def test_counts_of_engines_are_those_of_preflight():
-    hostvars = {
-        "node1": told([{"name": "default", "count": 1, "environment": {}}, {"name": "big", "count": 0}]),
-        "node2": told(),
-        "node3": {},
-        "node4": told([{"name": "default", "count": 9}]),
-        "node5": told(roles=["controller", "notebook"]),
+def test_counts_of_engines_are_those_of_the_hosts_that_are_asked_for():
+    pools = {
+        "node1": [{"name": "default", "instances": [0], "defined": 1}, {"name": "big", "instances": [], "defined": 2}],
+        "node2": [{"name": "workers", "instances": [0, 2], "defined": None}],
+        "node4": [{"name": "default", "instances": [0], "defined": 1}],
     }
-    counts = filters.engine_counts(hostvars, ["node1", "node2", "node3", "node5"])
-    assert counts == {"node1": {"default": 1, "big": 0}, "node2": {}}
+    hosts = ["node1", "node2", "node3"]
+    assert filters.engine_counts(pools, hosts) == {"node1": {"default": 1, "big": 0}, "node2": {"workers": [0, 2]}}
+    assert filters.defined_counts(pools, hosts) == {"node1": {"default": 1, "big": 2}, "node2": {}}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "new"), [([], ["node3", "node4"]), ("node4, node1", ["node4"]), (["node3"], ["node3"]), ("node1", [])]
+)
+def test_hosts_to_add_are_those_that_the_cluster_has_not(wanted, new):
+    there = ["node1", "node2", "node3", "node4"]
+    assert filters.new_hosts(wanted, there, {"node1": {}, "node2": {}}) == new
+
+
+def test_a_host_to_add_has_to_be_in_the_inventory():
+    with pytest.raises(AnsibleFilterError, match="node9 is no engine host of the inventory, which has node1, node2"):
+        filters.new_hosts("node9", ["node1", "node2"], {})
+
+
+def test_engines_at_places():
+    engines = [{"host": "a", "pool": "p", "core": core, "id": core} for core in range(3)]
+    assert filters.at_places(engines, None) == engines
+    assert filters.at_places(engines, [{"host": "a", "pool": "p", "core": 1, "more": 1}]) == engines[1:2]
+
+
+def test_the_text_of_a_start_up_script_becomes_its_code(tmp_path):
+    (tmp_path / "start.py").write_text("x = 1\n")
+    script = str(tmp_path / "start.py")
+    pools = [{"name": "a", "script": script, "code": "lost"}, {"name": "b", "code": "y = 2"}]
+    assert [pool["code"] for pool in filters.with_startup(pools)] == ["x = 1\n", "y = 2"]
+    with pytest.raises(AnsibleFilterError, match="cannot read /nowhere"):
+        filters.with_startup([{"name": "a", "script": "/nowhere"}])
 
 
 def test_notebooks_are_those_that_this_run_laid_down():

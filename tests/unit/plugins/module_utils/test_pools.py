@@ -10,11 +10,16 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import (
     Engine,
     Pool,
     PoolError,
+    as_count,
     engines_by_rule,
     expected_engines,
+    is_count,
+    numbers_of,
     parse_ident,
+    parse_memory,
     resolve_count,
     resolve_pools,
+    resolve_size,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,7 +80,17 @@ def test_pools_have_their_own_count_or_the_hosts():
         ([{"name": "a-b"}], ["'a-b'", "ipyparallel_engines_pools[0].name"]),
         ([{"name": "x" * 33}], ["ipyparallel_engines_pools[0].name", "32"]),
         ([{"name": 1}], ["ipyparallel_engines_pools[0].name"]),
-        ([{"name": "a", "size": 1}], ["ipyparallel_engines_pools[0]", "'size'", "name, count, environment"]),
+        ([{"name": "a", "color": 1}], ["ipyparallel_engines_pools[0]", "'color'", "name, count, environment"]),
+        ([{"name": "a", "hosts": "node1"}], ["'node1'", "ipyparallel_engines_pools[0].hosts", "list of hosts"]),
+        ([{"name": "a", "size": "huge"}], ["'huge'", "ipyparallel_engines_pools[0].size", "small, medium, large"]),
+        ([{"name": "a", "size": {"ram": 1}}], ["{'ram': 1}", "cpus (such as 0.5)"]),
+        ([{"name": "a", "size": {"cpus": "two"}}], ["'two'", "ipyparallel_engines_pools[0].size.cpus"]),
+        ([{"name": "a", "size": {"cpus": 0.01}}], ["0.01 CPUs", "less than one engine needs", "0.1 or more"]),
+        ([{"name": "a", "size": {"memory": "lots"}}], ["'lots'", "such as 512M or 2G"]),
+        ([{"name": "a", "size": {"memory": "64M"}}], ["64M", "75M", "less than one engine needs", "128M or more"]),
+        ([{"name": "a", "code": "x = 1\nx = ="}], ["code of pool a", "line 2", "invalid syntax", "x = ="]),
+        ([{"name": "a", "script": "/s.py", "code": "x = ="}], ["/s.py", "line 1"]),
+        ([{"name": "a", "code": "\0"}], ["does not compile"]),
         ([{"name": "a"}, {"name": "a"}], ["ipyparallel_engines_pools[1]", "two pools 'a'", "name of its own"]),
         ([{"name": "a", "count": -1}], ["-1", "ipyparallel_engines_pools[0].count", "0 or more"]),
         ([{"name": "a", "environment": "A=1"}], ["'A=1'", "ipyparallel_engines_pools[0].environment"]),
@@ -89,6 +104,48 @@ def test_a_bad_pool_names_the_variable_the_value_and_the_remedy(pools, names):
     with pytest.raises(PoolError) as caught:
         resolve_pools(pools, None, 4, True)
     assert [part for part in names if part not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        (1024, 1024),
+        ("1024", 1024),
+        ("1k", 1024),
+        ("1.5G", 3 * 2**29),
+        ("512 MiB", 2**29),
+        ("2GB", 2**31),
+        ("1T", 2**40),
+    ],
+)
+def test_amounts_of_memory(text, size):
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "1X", "1 2", True, None, [], "1e3"])
+def test_what_is_no_amount_of_memory(text):
+    assert parse_memory(text) is None
+
+
+def test_sizes_are_named_or_given():
+    assert resolve_size("small", "x") == (1, 2**30)
+    assert resolve_size({"cpus": "0.5"}, "x") == (0.5, None)
+    assert resolve_size({"memory": "1G"}, "x") == (None, 2**30)
+    assert resolve_size(None, "x") == resolve_size("", "x") == (None, None)
+
+
+def test_a_pool_is_on_the_hosts_that_it_names():
+    pools = [{"name": "a", "count": 2, "hosts": ["node2"], "size": "medium", "code": "x = 1"}]
+    assert resolve_pools(pools, None, 4, True, "node1")[0].count == 0
+    assert resolve_pools(pools, None, 4, True, "node2") == [Pool("a", 2, {}, 2, 4 * 2**30, "x = 1")]
+
+
+@given(st.sets(st.integers(0, 20)))
+def test_numbers_are_remembered_as_a_count_where_they_are_one(numbers):
+    count = as_count(numbers)
+    assert set(numbers_of(count)) == numbers
+    assert is_count(count)
+    assert isinstance(count, int) == (numbers == set(range(len(numbers))))
 
 
 def test_a_bad_count_for_the_host_is_told_by_its_own_variable():

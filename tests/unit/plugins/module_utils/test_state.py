@@ -18,11 +18,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 words = st.text("abc_-.09", min_size=1, max_size=8)
-engines = st.dictionaries(words, st.dictionaries(words, st.integers(0, 100), max_size=3), max_size=3)
+counts = st.integers(0, 100) | st.lists(st.integers(0, 9), max_size=3)
+engines = st.dictionaries(words, st.dictionaries(words, counts, max_size=3), max_size=3)
+
+
+EMPTY = {
+    "engines": {},
+    "defined": {},
+    "notebooks": {},
+    "pools": {},
+    "scaled": {},
+    "packages": [],
+    "lease": {},
+}
 
 
 def test_a_new_cluster_remembers_nothing(tmp_path):
-    assert read_state(str(tmp_path)) == {"engines": {}, "notebooks": {}}
+    assert read_state(str(tmp_path)) == EMPTY
 
 
 @given(engines)
@@ -30,12 +42,12 @@ def test_a_new_cluster_remembers_nothing(tmp_path):
 def test_what_is_written_reads_back(tmp_path, counts):
     state = {"engines": counts, "notebooks": {"node1": {"url": "https://127.0.0.1:8888/lab"}}}
     write_state(str(tmp_path), state)
-    assert read_state(str(tmp_path)) == state
+    assert read_state(str(tmp_path)) == {**EMPTY, **state}
 
 
 def test_what_this_version_does_not_know_is_kept(tmp_path):
-    write_state(str(tmp_path), {"lease": {"by": "ada"}, "engines": {}})
-    assert read_state(str(tmp_path))["lease"] == {"by": "ada"}
+    write_state(str(tmp_path), {"later": {"by": "ada"}, "engines": {}})
+    assert read_state(str(tmp_path))["later"] == {"by": "ada"}
 
 
 def test_the_file_is_private_and_the_same_in_another_order(tmp_path):
@@ -65,6 +77,13 @@ def test_a_full_disk_leaves_what_was_remembered(tmp_path, full_disk):
         '{"engines": {"node1": 2}}',
         '{"engines": {"node1": {"default": "2"}}}',
         '{"notebooks": []}',
+        '{"engines": {"node1": {"default": -1}}}',
+        '{"engines": {"node1": {"default": true}}}',
+        '{"scaled": {"node1": {"default": ["0"]}}}',
+        '{"scaled": {"node1": 1}}',
+        '{"pools": []}',
+        '{"packages": {}}',
+        '{"lease": null}',
         "\0\0\0",
     ],
 )

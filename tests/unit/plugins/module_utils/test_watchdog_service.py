@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import types
 import urllib.error
 import urllib.request
 
@@ -62,6 +63,7 @@ class World:
         monkeypatch.setattr(service.hub, "no_op", lambda _c, way, number, _limit: Result(self.works(way, number)))
         monkeypatch.setattr(service.hub, "outcome", lambda result: result.how)
         monkeypatch.setattr(service.hub, "listen", lambda *_: None)
+        self.session = types.SimpleNamespace(session="0a1b")
         monkeypatch.setattr(service.hub, "drop_records", lambda *_: None)
         monkeypatch.setattr(service, "end_at_once", self.ended.append)
         monkeypatch.setattr(Watchdog, "_find_controller", lambda _: self.controller)
@@ -131,6 +133,12 @@ def settings(tmp_path):
 @pytest.fixture
 def world(settings, monkeypatch):
     return World(settings, monkeypatch)
+
+
+def test_what_it_sends_can_be_told_from_the_users(world):
+    world.run(1)
+    assert service.hub.is_of_watchdog(f"{world.session.session}_1_2")
+    assert not service.hub.is_of_watchdog("0a1b_1_2")
 
 
 def test_without_an_engine_one_client_is_enough(world):

@@ -91,6 +91,7 @@ def test_a_running_cluster(info, state, client, monkeypatch, check):
         "expected": 2,
         "missing": ["node1 default/0"],
         "notebooks": NOTEBOOKS,
+        "workers": [],
         "queue": {"queued": 3},
         "health": {"state": "absent", "since": "", "problems": [], "repairs": []},
     }
@@ -166,8 +167,9 @@ def test_fours(run, tmp_path, found):
 
     result = run(wait_for_engines, diff=True, **arguments)
     assert result["changed"]
-    assert result["diff"]["after"] == {"engines": ENGINES, "notebooks": NOTEBOOKS}
-    assert read_state(str(tmp_path)) == {"engines": ENGINES, "notebooks": NOTEBOOKS}
+    remembered = {**read_state("/nowhere"), "engines": ENGINES, "notebooks": NOTEBOOKS}
+    assert result["diff"]["after"] == remembered
+    assert read_state(str(tmp_path)) == remembered
     assert (result["registered"], result["missing"], result["problem"]) == (2, [], "")
     two = {Engine("node1", "default", 0), Engine("node1", "default", 1)}
     assert found["expected"] == [(two, 5)]

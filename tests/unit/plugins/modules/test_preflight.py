@@ -46,13 +46,34 @@ def host(tmp_path, run_module, monkeypatch):
     return run
 
 
+UNLIMITED = {"environment": {}, "cpus": None, "memory": None, "code": ""}
+LEASE = {"holder": "ada@laptop", "run": 1, "runs": [], "takeover": False, "phase": "deploy"}
+
+
+def test_the_controller_host_takes_the_lease_when_nothing_is_wrong(host, tmp_path):
+    state = tmp_path / "state" / CLUSTER
+    host(["controller"], lease=LEASE)
+    assert not state.exists(), "a fresh host has no place for it yet"
+    state.mkdir(parents=True)
+    host(["controller"], lease=LEASE, check=True)
+    host(["engines"], lease=LEASE)
+    assert host(["controller"], lease=LEASE, port_base=1)["failed"]
+    assert not (state / "cluster.json").exists()
+    host(["controller"], lease=LEASE)
+    assert json.loads((state / "cluster.json").read_text())["lease"]["holder"] == "ada@laptop"
+    refused = host(["controller"], lease={**LEASE, "holder": "bob@desk"})
+    assert "ada@laptop is at work on this cluster" in refused["msg"]
+    assert "ipyparallel_takeover=true" in refused["msg"]
+
+
 @pytest.mark.parametrize("check", [False, True])
 def test_what_follows_from_the_host(host, tmp_path, check):
     before = sorted(tmp_path.rglob("*"))
     result = host(check=check)
     assert not result["changed"]
     assert result["cores"] == 4
-    assert result["pools"] == [{"name": "default", "count": 3, "environment": {}}]
+    assert result["pools"] == [{"name": "default", "count": 3, **UNLIMITED}]
+    assert result["remembered"] == {"defined": {}, "pools": {}, "scaled": {}, "packages": []}
     assert result["notebook"] == {
         "address": "127.0.0.1",
         "port": 24188,
@@ -65,7 +86,9 @@ def test_what_follows_from_the_host(host, tmp_path, check):
 
 def test_a_host_is_asked_for_its_part_only(host):
     result = host(["engines"], engines_per_host="cores")
-    assert result["pools"] == [{"name": "default", "count": 4, "environment": {}}]
+    assert result["pools"] == [{"name": "default", "count": 4, **UNLIMITED}]
+    assert result["memory"] > 2**20
+    assert result["remembered"] == {}
     assert result["notebook"] == {}
     result = host(["controller"])
     assert result["pools"] == []
