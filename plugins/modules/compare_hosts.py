@@ -48,8 +48,8 @@ options:
     default: {}
   changed:
     description:
-      - What M(ipyparallel.cluster.change_engines) returned as
-        RV(ipyparallel.cluster.change_engines#module:remembered), for a run that lays this down. In check mode nothing has been remembered yet.
+      - What M(ipyparallel.cluster.change_engines) returned as C(remembered), for a run that lays this down. In check
+        mode nothing has been remembered yet.
     type: dict
     default: {}
   roles:
