@@ -211,6 +211,7 @@ class FilterModule:
             "requirement_lines": requirement_lines,
             "restarts": report.restarts,
             "roles_of_hosts": roles_of_hosts,
+            "rotation": report.rotation,
             "status": report.status,
             "summary": report.summary,
             "text_of_file": text_of_file,

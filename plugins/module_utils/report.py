@@ -165,6 +165,27 @@ def restarts(done: Mapping[str, t.Any]) -> str:
     return "\n".join([*table(rows), f"{plural(len(done['engines']), 'engine')}{total}"])
 
 
+def rotation(proof: Mapping[str, t.Any], made: Mapping[str, t.Any], seconds: float) -> str:
+    """Return what a renewal of the keys came to.
+
+    Args:
+        proof: what module ``prove_rotation`` returned.
+        made: what module ``connector`` returned.
+        seconds: how long the run took.
+    """
+    if "refused" not in proof:
+        return "would make new keys, stop the engines, restart the controller, hand out the connector and start the engines"
+    before = f"{proof['channels']} ports refuse its key, and " if proof["channels"] else ""
+    return "\n".join(
+        [
+            f"New keys in {seconds:.1f} s, fingerprint {made['fingerprint']}",
+            f"  the old connector: {before}its client gets {proof['refused']}",
+            f"  the new one: the hub answers after {proof['answered']:.2f} s",
+            "  clients that are open, in notebooks too, have the old one: make them anew",
+        ]
+    )
+
+
 def verification(result: Mapping[str, t.Any]) -> str:
     """Return the checks of module ``verify`` as a table."""
     rows = [("feature", "check", "seconds", "")]

@@ -225,3 +225,19 @@ def test_what_would_be_run():
     assert report.execution({"msg": "would run it on the engines of a cluster that is to be made"}).startswith(
         "would run"
     )
+
+
+# ---- renewed keys
+
+
+def test_a_rotation_tells_what_the_old_connector_gets():
+    made = {"fingerprint": "0d5f1f4bb8a0c1e2"}
+    proof = {"refused": "no answer in 1 s", "channels": 7, "answered": 0.02}
+    text = report.rotation(proof, made, 21.04)
+    assert text.splitlines()[:3] == [
+        "New keys in 21.0 s, fingerprint 0d5f1f4bb8a0c1e2",
+        "  the old connector: 7 ports refuse its key, and its client gets no answer in 1 s",
+        "  the new one: the hub answers after 0.02 s",
+    ]
+    assert "ports refuse" not in report.rotation({**proof, "channels": 0}, made, 1)
+    assert report.rotation({"changed": False}, made, 1).startswith("would make new keys")
