@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import hub
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import CLIENT_CHANNELS
 
+if t.TYPE_CHECKING:
+    import zmq
+
 CHANNELS = ("registration", *CLIENT_CHANNELS)
 PUBLISHED = ("iopub", "notification")
 """Channels on which clients only listen; a socket of another kind would be refused for that."""
@@ -35,6 +38,17 @@ def with_old_keys(new: Mapping[str, t.Any], old: Mapping[str, t.Any]) -> dict[st
     return {**new, "key": old["key"], "curve_serverkey": old["curve_serverkey"] if new["curve_serverkey"] else None}
 
 
+def socket_for(context: zmq.Context[zmq.Socket[bytes]], half: Mapping[str, t.Any], channel: str) -> zmq.Socket[bytes]:
+    """Return a socket with the keys of *half*, not connected yet."""
+    import zmq
+
+    socket = context.socket(zmq.SUB if channel in PUBLISHED else zmq.DEALER)
+    if half["curve_serverkey"]:
+        socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
+        socket.curve_serverkey = half["curve_serverkey"].encode("ascii")
+    return socket
+
+
 def accepted(half: Mapping[str, t.Any], channels: Iterable[str], seconds: float) -> list[str]:
     """Return those of *channels* that let a socket with the keys of *half* in, within *seconds*.
 
@@ -53,13 +67,9 @@ def accepted(half: Mapping[str, t.Any], channels: Iterable[str], seconds: float)
     try:
         poller = zmq.Poller()
         for channel in channels:
-            socket = context.socket(zmq.SUB if channel in PUBLISHED else zmq.DEALER)
-            sockets.append(socket)
-            if half["curve_serverkey"]:
-                socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
-                socket.curve_serverkey = half["curve_serverkey"].encode("ascii")
+            socket = socket_for(context, half, channel)
             monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | refused)
-            sockets.append(monitor)
+            sockets += [socket, monitor]
             monitors[monitor] = channel
             poller.register(monitor, zmq.POLLIN)
             socket.connect(f"{half['interface']}:{half[channel]}")
@@ -77,18 +87,39 @@ def accepted(half: Mapping[str, t.Any], channels: Iterable[str], seconds: float)
     return let_in
 
 
-def answered(half: dict[str, t.Any], seconds: float) -> str:
-    """Return why a client with *half* is no client of the hub; an empty text where it is one."""
-    import ipyparallel
+def answer(half: Mapping[str, t.Any], key: str, seconds: float) -> str:
+    """Return what the hub answers to a client with *half* that wants to be connected; empty where it says yes.
 
+    Args:
+        half: of the client.
+        key: with which the hub signs, so that its answer is read even where the client could not.
+        seconds: how long an answer is waited for.
+    """
+    import zmq
+    from jupyter_client.session import Session
+
+    context = zmq.Context()
+    socket = socket_for(context, half, "registration")
+    socket.connect(f"{half['interface']}:{half['registration']}")
+    writes, reads = (
+        Session(
+            key=secret.encode(),
+            packer=half["pack"],
+            unpacker=half["unpack"],
+            signature_scheme=half["signature_scheme"],
+        )
+        for secret in (half["key"], key)
+    )
     try:
-        client = ipyparallel.Client(half, timeout=seconds)
-    except (TimeoutError, ipyparallel.error.TimeoutError):
-        return f"no answer in {seconds:g} s"
-    except ValueError as error:
-        # without encryption the hub says that it cannot read the message, in one that the old key cannot read
-        return f"no answer that it can read ({error})"
-    client.close(linger=0)
+        writes.send(socket, "connection_request")
+        if not socket.poll(seconds * 1000):
+            return f"no answer in {seconds:g} s"
+        _idents, message = reads.recv(socket, mode=0)
+    finally:
+        socket.close(linger=0)
+        context.term()
+    if message is None or message["content"].get("status") != "ok":
+        return "an error in place of an answer"
     return ""
 
 
@@ -105,7 +136,10 @@ def runs_code(half: dict[str, t.Any], key: str, seconds: float) -> int | None:
         if not engines:
             return None
         number: int = engines[0]["id"]
-        client.session.key = key.encode()
+        # signs with the one, and reads an answer with the other; the client sends in its own thread, in this order
+        sign = client.session.clone()
+        sign.key = key.encode()
+        client._io_loop.add_callback(setattr, client.session, "send", sign.send)
         result = hub.no_op(client, "direct", number, seconds)
         result.wait(seconds)
         return number if result.ready() else None
@@ -135,7 +169,7 @@ def prove(new: dict[str, t.Any], old: Mapping[str, t.Any], seconds: float) -> di
             raise RotationError(f"the controller does not let the new connector in on {', '.join(closed)}: {REMEDY}")
         if opened := accepted(tried, CHANNELS, seconds):
             raise RotationError(f"the controller lets the old connector in on {', '.join(sorted(opened))}: {REMEDY}")
-    why = answered(tried, seconds)
+    why = answer(tried, new["key"], seconds)
     if not why:
         raise RotationError(f"the hub answers a client with the old connector: {REMEDY}")
     if not new["curve_serverkey"] and (number := runs_code(new, old["key"], seconds)) is not None:
