@@ -241,3 +241,29 @@ def test_a_rotation_tells_what_the_old_connector_gets():
     ]
     assert "ports refuse" not in report.rotation({**proof, "channels": 0}, made, 1)
     assert report.rotation({"changed": False}, made, 1).startswith("would make new keys")
+
+
+# ---- installed packages
+
+
+def test_what_was_installed_is_told_once_for_all_hosts():
+    results = {host: {"changes": ["+ scipy==1.16.0"]} for host in ("node1", "node2")}
+    assert report.installation(results, "", []).splitlines() == [
+        "node1, node2:",
+        "    + scipy==1.16.0",
+        "remembered for later hosts",
+    ]
+    text = report.installation({**results, "node3": {"changes": []}}, "node4 failed; run again", ["node4"], would=True)
+    assert text.splitlines() == [
+        "this would be done:",
+        "node1, node2:",
+        "    + scipy==1.16.0",
+        "node3: nothing to install",
+        "node4: failed, as said above",
+        "not remembered for later hosts: node4 failed; run again",
+    ]
+
+
+def test_a_version_that_was_replaced_stays_in_memory():
+    assert "until they restart" in report.installation({"node1": {"changes": ["- a==1", "+ a==2"]}}, "", [])
+    assert "until they restart" not in report.installation({"node1": {"changes": ["+ a==2"]}}, "", [])
