@@ -192,7 +192,7 @@ def make_installed(module: AnsibleModule, environment: Environment) -> dict[str,
         # a host that is to be deployed
         return {"changed": params["state"] == "installed", "changes": [], "due": True, "recorded": recorded, "path": ""}
     if not record:
-        raise InstallError("there is none yet: run playbook ipyparallel.cluster.deploy for this host first")
+        raise InstallError("it is not there yet: run playbook ipyparallel.cluster.deploy for this host first")
     interpreter = probe(record["interpreter"])
     lock = environment.lock_of(path)
     packages = sorted(merge_requirements(recorded, record["packages"]))
