@@ -13,6 +13,7 @@ author: The ipyparallel.cluster authors (@ipyparallel)
 description:
   - Runs on the controller host, when packages have been installed on all hosts. Keeps their requirements in
     C(<state_directory>/cluster.json), for hosts that are added and for an environment that is made anew.
+  - Ends the lease of this run, if O(lease) is given.
 options:
   state_directory:
     description: Directory on the controller host that holds the state of the cluster.
@@ -25,6 +26,7 @@ options:
     elements: str
     required: true
 extends_documentation_fragment:
+  - ipyparallel.cluster.lease
   - ipyparallel.cluster.owned
   - ipyparallel.cluster.attributes
 attributes:
@@ -53,8 +55,15 @@ packages:
   sample: ["pandas>=2", scipy]
 """
 
+import time
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import OWNED_ARGUMENT_SPEC, ownership_of
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.lease import (
+    LEASE_ARGUMENT_SPEC,
+    LeaseError,
+    check_free,
+)
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.packages import merge_requirements
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import StateError, read_state, write_state
 
@@ -65,18 +74,24 @@ def main() -> None:
         argument_spec={
             "state_directory": {"type": "path", "required": True},
             "packages": {"type": "list", "elements": "str", "required": True},
+            **LEASE_ARGUMENT_SPEC,
             **OWNED_ARGUMENT_SPEC,
         },
         supports_check_mode=True,
     )
-    directory = module.params["state_directory"]
+    directory, lease = module.params["state_directory"], module.params["lease"]
     try:
         state = read_state(directory)
+        after = dict(state)
+        if lease:
+            check_free(state["lease"], lease, time.time())
+            after["lease"] = {}
         packages = sorted(merge_requirements(module.params["packages"], state["packages"]))
         changed = packages != state["packages"]
-        if changed and not module.check_mode:
-            write_state(directory, {**state, "packages": packages}, ownership_of(module, "owner"))
-    except StateError as error:
+        after["packages"] = packages
+        if after != state and not module.check_mode:
+            write_state(directory, after, ownership_of(module, "owner"))
+    except (LeaseError, StateError) as error:
         module.fail_json(msg=str(error))
     except (OSError, KeyError) as error:
         module.fail_json(msg=f"cannot remember the packages of the cluster: {error}")

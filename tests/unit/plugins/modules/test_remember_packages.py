@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 
 import pytest
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import read_state, write_state
@@ -57,3 +58,22 @@ def test_an_account_that_is_not_there(run):
         assert "no-such-account" in run(["scipy"], owner="no-such-account")["msg"]
     # in check mode it is one that is to be made
     assert run(["scipy"], check=True, owner="no-such-account")["changed"]
+
+
+def test_the_lease_of_this_run_ends_with_it(run, tmp_path):
+    ours = {"holder": "ada@desk", "run": 12, "runs": [12], "takeover": False}
+    lease = {"holder": "ada@desk", "run": 12, "since": 1, "renewed": time.time()}
+    write_state(str(tmp_path), {"packages": ["six"], "lease": lease})
+    assert not run([], check=True, lease=ours)["changed"]
+    assert read_state(str(tmp_path))["lease"] == lease
+    assert not run([], lease=ours)["changed"]
+    assert read_state(str(tmp_path))["lease"] == {}
+
+
+def test_another_operator_is_not_disturbed(run, tmp_path):
+    lease = {"holder": "eve@desk", "run": 3, "since": 1, "renewed": time.time()}
+    write_state(str(tmp_path), {"packages": ["six"], "lease": lease})
+    result = run(["scipy"], lease={"holder": "ada@desk", "run": 12, "runs": [12], "takeover": False})
+    assert result["failed"]
+    assert "eve@desk is at work" in result["msg"]
+    assert read_state(str(tmp_path))["packages"] == ["six"]
