@@ -14,6 +14,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import packages, paths, report
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import as_count
 
+ENVIRONMENT = "__ipyparallel_environment"
 RESOLVED = "__ipyparallel_environment_resolved"
 INSTALLED = "__ipyparallel_environment_installed"
 PREFLIGHT = "__ipyparallel_common_host"
@@ -126,6 +127,30 @@ def unresolved(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> str:
         return ""
     reasons = [f"{', '.join(places)}: {why}" for why, places in said.items()]
     return f"Nothing was installed on any host. {'; '.join(reasons)}"
+
+
+def version_differences(hostvars: Mapping[str, t.Any], hosts: Iterable[str], controller: str) -> str:
+    """Return which of *hosts* have another ipyparallel than the controller host; empty where none has, or none is known.
+
+    A run with ``--limit`` and another lock does that.
+    """
+
+    def version(host: str, *sources: str) -> str:
+        found = [(hostvars[host].get(source) or {}).get("versions") for source in sources]
+        return next((str(versions["ipyparallel"]) for versions in found if versions and "ipyparallel" in versions), "")
+
+    hosts = list(hosts)
+    ours = version(controller, ENVIRONMENT, PREFLIGHT)
+    # it has no part in the run, and every host was told
+    ours = ours or next((found for host in hosts if (found := version(host, "__ipyparallel_common_remembered"))), "")
+    others = [(host, theirs) for host in hosts if (theirs := version(host, ENVIRONMENT)) and ours and theirs != ours]
+    if not others:
+        return ""
+    said = ", ".join(f"{host} has ipyparallel {theirs}" for host, theirs in others)
+    return (
+        f"{said}, and the controller host {controller} has {ours}: run playbook ipyparallel.cluster.deploy for all hosts, "
+        "with the same ipyparallel_environment_lock"
+    )
 
 
 def installation(
@@ -277,6 +302,7 @@ class FilterModule:
             "firewall_hosts": firewall_hosts,
             "host_roles": host_roles,
             "installation": installation,
+            "lock_problem": packages.lock_problem,
             "new_hosts": new_hosts,
             "notebooks": notebooks,
             "preflights": preflights,
@@ -290,6 +316,7 @@ class FilterModule:
             "text_of_file": text_of_file,
             "unresolved": unresolved,
             "verification": report.verification,
+            "version_differences": version_differences,
             "what_stays": report.what_stays,
             "with_remembered": packages.merge_requirements,
             "with_startup": with_startup,

@@ -148,3 +148,44 @@ def merge_requirements(given: Iterable[str], remembered: Iterable[str]) -> list[
 def changes_in(output: str) -> list[str]:
     """Return what uv said that it does, or would do, such as ``+ scipy==1.16.0``."""
     return [f"{sign} {what}" for sign, what in CHANGE.findall(output)]
+
+
+def logical_lines(text: str) -> list[str]:
+    """Return the lines of a requirements file without comments; one that goes on over several becomes one."""
+    lines = [re.sub(r"(^|\s)#.*", "", line).strip() for line in text.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line]
+
+
+def lock_problem(lock: str, needed: str) -> str:
+    """Return why *lock* cannot be the lock of an environment, and the remedy; empty where it can.
+
+    Args:
+        lock: text of a requirements file of the operator's.
+        needed: what the collection's own lock is compiled from.
+    """
+    remedy = (
+        "compile it with 'uv pip compile --generate-hashes', from the collection's roles/environment/files/requirements.in "
+        "and your own packages"
+    )
+    versions: dict[str, set[str]] = {}
+    for line in logical_lines(lock):
+        requirement, _hash, hashes = line.partition(" --hash=")
+        if line.startswith("-"):
+            option = re.split(r"[\s=]", line)[0]
+            return f"{option} is no package: give what says where packages come from in ipyparallel_install_environment"
+        pinned = re.match(r"[^=<>!~@;]+?\s*(==\s*([\w.!+]+)|@\s*\S+)\s*(;|$)", requirement)
+        if not pinned or not name_of(requirement):
+            return f"{requirement!r} is not pinned to one version: {remedy}"
+        if not hashes:
+            return f"{requirement!r} has no hash: {remedy}"
+        versions.setdefault(name_of(requirement), set()).add(pinned.group(2) or "")
+    wanted = {name_of(line): line for line in logical_lines(needed)}
+    if missing := sorted(set(wanted) - set(versions)):
+        return f"it has no {', '.join(missing)}, without which there is no cluster: {remedy}"
+    major = re.sub(r"\D*(\d+).*", r"\1", wanted["ipyparallel"])
+    if others := sorted(version for version in versions["ipyparallel"] if version.partition(".")[0] != major):
+        return (
+            f"it has ipyparallel {others[0] or 'from an address'}, but this version of the collection is made for "
+            f"{major}: pin one of {major}, or use another version of the collection"
+        )
+    return ""

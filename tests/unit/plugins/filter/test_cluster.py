@@ -249,3 +249,36 @@ def test_what_is_remembered_is_on_every_host(defined, begun, left, remember, say
     assert done["remember"] == remember
     assert says in done["text"]
     assert filters.installation(hostvars, *hosts, True)["text"].startswith("this would be done:")
+
+
+def versions(number):
+    return {"versions": {"python": "3.11.2", "ipyparallel": number} if number else {}}
+
+
+@pytest.mark.parametrize(
+    ("hostvars", "says"),
+    [
+        ({"node1": {filters.ENVIRONMENT: versions("9.2.0")}, "node2": {filters.ENVIRONMENT: versions("9.2.0")}}, ""),
+        (
+            {"node1": {filters.ENVIRONMENT: versions("9.2.0")}, "node2": {filters.ENVIRONMENT: versions("9.3.0")}},
+            "node2 has ipyparallel 9.3.0, and the controller host node1 has 9.2.0: ",
+        ),
+        (
+            {
+                "node1": {},
+                "node2": {
+                    filters.ENVIRONMENT: versions("9.3.0"),
+                    "__ipyparallel_common_remembered": versions("9.2.0"),
+                },
+            },
+            "node2 has ipyparallel 9.3.0, and the controller host node1 has 9.2.0: ",
+        ),
+        # a part of deploy, or check mode: nothing was installed
+        ({"node1": {}, "node2": {}}, ""),
+        ({"node1": {filters.PREFLIGHT: versions("9.2.0")}, "node2": {filters.ENVIRONMENT: versions("")}}, ""),
+    ],
+)
+def test_hosts_with_another_ipyparallel_are_named(hostvars, says):
+    text = filters.version_differences(hostvars, ["node2"], "node1")
+    assert text.startswith(says)
+    assert bool(text) == bool(says)

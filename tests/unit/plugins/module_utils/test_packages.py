@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import packages
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.packages import Flags, RequirementError
@@ -147,3 +149,51 @@ Would install 2 packages
 """
     assert packages.changes_in(output) == ["- psutil==7.2.2", "+ psutil==6.1.1", "~ six==1.17.0", "+ demo==1.0"]
     assert packages.changes_in("Checked 1 package in 6ms\nWould make no changes\n") == []
+
+
+# ---- the lock of the operator's
+
+ROLE = Path(__file__).parents[4] / "roles" / "environment" / "files"
+NEEDED = "# what there has to be\nipyparallel ==9.2.*\npyzmq\n"
+GOOD = """\
+# compiled
+ipyparallel==9.3.1 ; sys_platform != 'win32' \\
+    --hash=sha256:aa \\
+    --hash=sha256:bb
+    # via -r requirements.in
+PyZMQ[x]==27.1.0 --hash=sha256:cc
+demo @ https://example.org/demo-1.0.whl --hash=sha256:dd
+"""
+
+
+def test_the_collections_own_lock_is_one():
+    lock, needed = ((ROLE / name).read_text() for name in ("requirements.txt", "requirements.in"))
+    assert packages.lock_problem(lock, needed) == ""
+
+
+def test_a_lock():
+    assert packages.lock_problem(GOOD, NEEDED) == ""
+
+
+@pytest.mark.parametrize(
+    ("lock", "names"),
+    [
+        ("", ["has no ipyparallel, pyzmq", "uv pip compile"]),
+        (GOOD.replace("PyZMQ[x]==", "other=="), ["has no pyzmq,"]),
+        (f"{GOOD}scipy\n", ["'scipy' is not pinned"]),
+        (f"{GOOD}scipy>=1 --hash=sha256:aa\n", ["'scipy>=1' is not pinned"]),
+        (f"{GOOD}scipy==1.* --hash=sha256:aa\n", ["'scipy==1.*' is not pinned"]),
+        (f"{GOOD}scipy==1,<2 --hash=sha256:aa\n", ["'scipy==1,<2' is not pinned"]),
+        (f"{GOOD}scipy==1.0\n", ["'scipy==1.0' has no hash"]),
+        (f"{GOOD}https://example.org/x.whl --hash=sha256:aa\n", ["is not pinned"]),
+        (f"--index-url=https://ada:hunter22@example.org\n{GOOD}", ["--index-url is no package"]),
+        (f"-r other.txt\n{GOOD}", ["-r is no package"]),
+        (GOOD.replace("==9.3.1", "==10.0.0"), ["ipyparallel 10.0.0", "made for 9"]),
+        (GOOD.replace("==9.3.1", "@ https://a/b.whl"), ["ipyparallel from an address"]),
+        ("\0\1", ["is not pinned"]),
+    ],
+)
+def test_what_is_no_lock(lock, names):
+    problem = packages.lock_problem(lock, NEEDED)
+    assert [name for name in names if name not in problem] == []
+    assert "hunter22" not in problem
