@@ -130,7 +130,7 @@ def unresolved(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> str:
 
 
 def version_differences(hostvars: Mapping[str, t.Any], hosts: Iterable[str], controller: str) -> str:
-    """Return which of *hosts* have another ipyparallel than the controller host; empty where none has, or none is known.
+    """Return which of *hosts* have another ipyparallel than the controller host; empty where none is known to have.
 
     A run with ``--limit`` and another lock does that.
     """
@@ -148,8 +148,8 @@ def version_differences(hostvars: Mapping[str, t.Any], hosts: Iterable[str], con
         return ""
     said = ", ".join(f"{host} has ipyparallel {theirs}" for host, theirs in others)
     return (
-        f"{said}, and the controller host {controller} has {ours}: run playbook ipyparallel.cluster.deploy for all hosts, "
-        "with the same ipyparallel_environment_lock"
+        f"{said}, and the controller host {controller} has {ours}: run playbook ipyparallel.cluster.deploy for all "
+        "hosts, with the same ipyparallel_environment_lock"
     )
 
 

@@ -275,6 +275,7 @@ class Environment:
         lock: str,
         interpreter: Interpreter,
         packages: list[str],
+        *,
         flags: Flags | None = None,
         dry_run: bool = False,
     ) -> list[str]:

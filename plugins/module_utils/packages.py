@@ -14,11 +14,15 @@ CREDENTIALS = re.compile(r"([A-Za-z][\w+.-]*)://([^/@\s]+)@")
 CHANGE = re.compile(r"^ ([-+~]) (\S+)", re.MULTILINE)
 """A line of uv's that says what it does, or would do: ``+`` installs, ``-`` removes, ``~`` installs anew."""
 
-SWITCHES = ("--no-build", "--no-build-isolation", "--no-cache", "--no-deps", "--no-index", "--pre", "--refresh")
-SWITCHES += ("--reinstall", "--upgrade", "-U")
-VALUES = ("--allow-insecure-host", "--config-setting", "-C", "--exclude-newer", "--index-strategy")
-VALUES += ("--keyring-provider", "--no-binary", "--only-binary", "--prerelease", "--reinstall-package")
-VALUES += ("--resolution", "--torch-backend", "--upgrade-package", "-P")
+SWITCHES = (
+    *("--no-build", "--no-build-isolation", "--no-cache", "--no-deps", "--no-index"),
+    *("--pre", "--refresh", "--reinstall", "--upgrade", "-U"),
+)
+VALUES = (
+    *("--allow-insecure-host", "--config-setting", "-C", "--exclude-newer", "--index-strategy"),
+    *("--keyring-provider", "--no-binary", "--only-binary", "--prerelease", "--reinstall-package"),
+    *("--resolution", "--torch-backend", "--upgrade-package", "-P"),
+)
 PLACES = {
     "--default-index": "UV_DEFAULT_INDEX",
     "--index-url": "UV_DEFAULT_INDEX",
@@ -88,8 +92,8 @@ def read_flags(words: Sequence[str]) -> Flags:
 def split_requirements(given: str | Iterable[t.Any]) -> list[str]:
     """Return the requirements that are given as a list, or as a text with commas between them.
 
-    ``pandas>=2,<3`` is one, and so is ``dask[array,dataframe]``: what follows a comma and begins with a comparison, or is
-    within brackets, belongs to what is before it.
+    ``pandas>=2,<3`` is one, and so is ``dask[array,dataframe]``: what follows a comma and begins with a comparison, or
+    is within brackets, belongs to what is before it.
     """
     if not isinstance(given, str):
         return [str(one).strip() for one in given if str(one).strip()]
@@ -164,8 +168,8 @@ def lock_problem(lock: str, needed: str) -> str:
         needed: what the collection's own lock is compiled from.
     """
     remedy = (
-        "compile it with 'uv pip compile --generate-hashes', from the collection's roles/environment/files/requirements.in "
-        "and your own packages"
+        "compile it with 'uv pip compile --generate-hashes', from the collection's "
+        "roles/environment/files/requirements.in and your own packages"
     )
     versions: dict[str, set[str]] = {}
     for line in logical_lines(lock):

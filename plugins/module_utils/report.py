@@ -201,7 +201,10 @@ def rotation(proof: Mapping[str, t.Any], made: Mapping[str, t.Any], seconds: flo
         seconds: how long the run took.
     """
     if "refused" not in proof:
-        return "would make new keys, stop the engines, restart the controller, hand out the connector and start the engines"
+        return (
+            "would make new keys, stop the engines, restart the controller, hand out the connector and start the "
+            "engines"
+        )
     before = f"{proof['channels']} ports refuse its key, and " if proof["channels"] else ""
     return "\n".join(
         [

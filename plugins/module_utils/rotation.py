@@ -75,7 +75,7 @@ def accepted(half: Mapping[str, t.Any], channels: Iterable[str], seconds: float)
             socket.connect(f"{half['interface']}:{half[channel]}")
         deadline = time.monotonic() + seconds
         while monitors and (left := deadline - time.monotonic()) > 0:
-            for monitor, _event in poller.poll(left * 1000):
+            for monitor, _event in poller.poll(int(left * 1000) + 1):
                 poller.unregister(monitor)
                 channel = monitors.pop(monitor)
                 if recv_monitor_message(monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
@@ -112,7 +112,7 @@ def answer(half: Mapping[str, t.Any], key: str, seconds: float) -> str:
     )
     try:
         writes.send(socket, "connection_request")
-        if not socket.poll(seconds * 1000):
+        if not socket.poll(int(seconds * 1000)):
             return f"no answer in {seconds:g} s"
         _idents, message = reads.recv(socket, mode=0)
     finally:

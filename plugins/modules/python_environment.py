@@ -197,7 +197,7 @@ def make_installed(module: AnsibleModule, environment: Environment) -> dict[str,
     lock = environment.lock_of(path)
     packages = sorted(merge_requirements(recorded, record["packages"]))
     writes = params["state"] == "installed" and not module.check_mode
-    changes = environment.install(path, lock, interpreter, params["packages"], flags, dry_run=not writes)
+    changes = environment.install(path, lock, interpreter, params["packages"], flags=flags, dry_run=not writes)
     due = bool(changes) or packages != sorted(record["packages"])
     if writes and due:
         environment.record(path, lock, interpreter, packages)

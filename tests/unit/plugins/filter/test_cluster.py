@@ -201,7 +201,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content, why):
 
 
 def resolved(due=True, recorded=("scipy",), **more):
-    return {filters.RESOLVED: {"due": due, "changes": ["+ scipy==1"] if due else [], "recorded": list(recorded)}, **more}
+    return {
+        filters.RESOLVED: {"due": due, "changes": ["+ scipy==1"] if due else [], "recorded": list(recorded)},
+        **more,
+    }
 
 
 def test_words():
@@ -220,7 +223,7 @@ def test_every_host_says_why_it_cannot_have_packages():
         "node5": {},
     }
     text = filters.unresolved(hostvars, ["node1", "node2", "node3", "node4"])
-    assert text.startswith("Nothing was installed on any host. node2, node3: there is no package 'x'; node4: the disk is")
+    assert text.startswith("Nothing was installed on any host. node2, node3: there is no package 'x'; node4: the disk")
     assert filters.unresolved(hostvars, ["node1"]) == ""
     assert "node5: it did not answer" in filters.unresolved(hostvars, ["node5"])
 
@@ -258,7 +261,7 @@ def versions(number):
 @pytest.mark.parametrize(
     ("hostvars", "says"),
     [
-        ({"node1": {filters.ENVIRONMENT: versions("9.2.0")}, "node2": {filters.ENVIRONMENT: versions("9.2.0")}}, ""),
+        ({host: {filters.ENVIRONMENT: versions("9.2.0")} for host in ("node1", "node2")}, ""),
         (
             {"node1": {filters.ENVIRONMENT: versions("9.2.0")}, "node2": {filters.ENVIRONMENT: versions("9.3.0")}},
             "node2 has ipyparallel 9.3.0, and the controller host node1 has 9.2.0: ",

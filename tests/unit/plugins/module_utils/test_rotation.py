@@ -1,6 +1,6 @@
 # Copyright: (c) 2026, the ipyparallel.cluster authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Sockets and clients are real; the hub is a thread that answers one request. One's own is tried by the playbook itself."""
+"""Sockets and clients are real; the hub is a thread that answers one request."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_key_that_was_not_renewed_is_found(controller, old):
         rotation.prove(controller.half, controller.half, 0.3)
     if controller.half["curve_serverkey"]:
         old = {**old, "curve_serverkey": controller.half["curve_serverkey"]}
-        with pytest.raises(RotationError, match="lets the old connector in on broadcast, control, .*deploy"):
+        with pytest.raises(RotationError, match=r"lets the old connector in on broadcast, control, .*deploy"):
             rotation.prove(controller.half, old, 0.3)
 
 
