@@ -102,7 +102,7 @@ def requirement_lines(text: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def words(text: str | Iterable[t.Any], variable: str) -> list[str]:
+def shell_words(text: str | Iterable[t.Any], variable: str) -> list[str]:
     """Return the words of *text* as a shell has them; a list is as it is.
 
     Raises:
@@ -311,6 +311,7 @@ class FilterModule:
             "restarts": report.restarts,
             "roles_of_hosts": roles_of_hosts,
             "rotation": report.rotation,
+            "shell_words": shell_words,
             "status": report.status,
             "summary": report.summary,
             "text_of_file": text_of_file,

@@ -207,11 +207,11 @@ def resolved(due=True, recorded=("scipy",), **more):
     }
 
 
-def test_words():
-    assert filters.words("--pre --index-url 'a b'", "flags") == ["--pre", "--index-url", "a b"]
-    assert filters.words(["--pre", 1], "flags") == ["--pre", "1"]
+def test_words_of_a_shell():
+    assert filters.shell_words("--pre --index-url 'a b'", "flags") == ["--pre", "--index-url", "a b"]
+    assert filters.shell_words(["--pre", 1], "flags") == ["--pre", "1"]
     with pytest.raises(AnsibleFilterError, match="flags: no closing quotation"):
-        filters.words("--index-url 'secret", "flags")
+        filters.shell_words("--index-url 'secret", "flags")
 
 
 def test_every_host_says_why_it_cannot_have_packages():
