@@ -218,9 +218,9 @@ def test_secrets_in_flags_are_in_no_answer_and_no_argument(host, monkeypatch):
     seen = []
     run = subprocess.run
 
-    def spy(command, **options):
+    def spy(command, check, **options):
         seen.append(command)
-        return run(command, **options)
+        return run(command, check=check, **options)
 
     monkeypatch.setattr(subprocess, "run", spy)
     result = host.install("demo", flags=["--index-url=https://ada:hunter22@127.0.0.1:1/simple", "--upgrade"])
