@@ -6,13 +6,17 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import shlex
 import typing as t
 from collections.abc import Callable, Iterable, Mapping
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ipyparallel.cluster.plugins.module_utils import paths, report
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import packages, paths, report
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import as_count
 
+ENVIRONMENT = "__ipyparallel_environment"
+RESOLVED = "__ipyparallel_environment_resolved"
+INSTALLED = "__ipyparallel_environment_installed"
 PREFLIGHT = "__ipyparallel_common_host"
 SECRETS = "__ipyparallel_notebook_secrets"
 HOST_ROLES = ("controller", "engines", "notebook")
@@ -96,6 +100,98 @@ def requirement_lines(text: str) -> list[str]:
     except OSError as error:
         raise AnsibleFilterError(f"ipyparallel_requirements: cannot read {text}: {error.strerror}") from None
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def shell_words(text: str | Iterable[t.Any], variable: str) -> list[str]:
+    """Return the words of *text* as a shell has them; a list is as it is.
+
+    Raises:
+        AnsibleFilterError: a quotation mark is missing; names *variable*.
+    """
+    if not isinstance(text, str):
+        return [str(word) for word in text]
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise AnsibleFilterError(f"{variable}: {str(error).lower()}: put it right") from None
+
+
+def unresolved(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> str:
+    """Return why packages cannot be had on some of *hosts*; empty where they can on all."""
+    said: dict[str, list[str]] = {}
+    for host in hosts:
+        result = hostvars[host].get(RESOLVED) or {}
+        if "due" not in result:
+            said.setdefault(str(result.get("msg", "it did not answer")), []).append(host)
+    if not said:
+        return ""
+    reasons = [f"{', '.join(places)}: {why}" for why, places in said.items()]
+    return f"Nothing was installed on any host. {'; '.join(reasons)}"
+
+
+def version_differences(hostvars: Mapping[str, t.Any], hosts: Iterable[str], controller: str) -> str:
+    """Return which of *hosts* have another ipyparallel than the controller host; empty where none is known to have.
+
+    A run with ``--limit`` and another lock does that.
+    """
+
+    def version(host: str, *sources: str) -> str:
+        found = [(hostvars[host].get(source) or {}).get("versions") for source in sources]
+        return next((str(versions["ipyparallel"]) for versions in found if versions and "ipyparallel" in versions), "")
+
+    hosts = list(hosts)
+    ours = version(controller, ENVIRONMENT, PREFLIGHT)
+    # it has no part in the run, and every host was told
+    ours = ours or next((found for host in hosts if (found := version(host, "__ipyparallel_common_remembered"))), "")
+    others = [(host, theirs) for host in hosts if (theirs := version(host, ENVIRONMENT)) and ours and theirs != ours]
+    if not others:
+        return ""
+    said = ", ".join(f"{host} has ipyparallel {theirs}" for host, theirs in others)
+    return (
+        f"{said}, and the controller host {controller} has {ours}: run playbook ipyparallel.cluster.deploy for all "
+        "hosts, with the same ipyparallel_environment_lock"
+    )
+
+
+def installation(
+    hostvars: Mapping[str, t.Any],
+    defined: Iterable[str],
+    begun: Iterable[str],
+    left: Iterable[str],
+    would: bool = False,
+) -> dict[str, t.Any]:
+    """Return what a run that installed packages came to.
+
+    Args:
+        hostvars: with what module ``python_environment`` returned.
+        defined: all hosts of the cluster.
+        begun: those that the run began with.
+        left: those that have not failed.
+        would: whether this is check mode.
+
+    Returns:
+        ``remember``: the requirements that hold for the cluster from now on, none where a host was left out by
+        ``--limit``, or has failed to install what it had resolved; and ``text`` for people.
+    """
+    left = list(left)
+    results: dict[str, Mapping[str, t.Any]] = {}
+    for host in left:
+        resolved, done = hostvars[host][RESOLVED], hostvars[host].get(INSTALLED) or {}
+        results[host] = {**resolved, "changes": done.get("changes", resolved["changes"])}
+    # a host that was not reached gets them when it is deployed
+    failed = [host for host in begun if host not in left and "due" in (hostvars[host].get(RESOLVED) or {})]
+    limited = sorted(set(defined) - set(begun))
+    recorded = next((list(result["recorded"]) for result in results.values()), [])
+    reason = ""
+    if not recorded:
+        reason = "a flag says where they come from; put that into ipyparallel_install_environment instead"
+    elif failed:
+        reason = f"{', '.join(failed)} failed; run again"
+    elif limited:
+        reason = f"{', '.join(limited)} had no part; run without --limit"
+    unreached = [host for host in begun if host not in left and host not in failed]
+    remember = [] if reason else recorded
+    return {"remember": remember, "text": report.installation(results, reason, [*failed, *unreached], would)}
 
 
 Pools: t.TypeAlias = "Mapping[str, Iterable[Mapping[str, t.Any]]]"
@@ -205,17 +301,25 @@ class FilterModule:
             "execution": report.execution,
             "firewall_hosts": firewall_hosts,
             "host_roles": host_roles,
+            "installation": installation,
+            "lock_problem": packages.lock_problem,
             "new_hosts": new_hosts,
             "notebooks": notebooks,
             "preflights": preflights,
             "requirement_lines": requirement_lines,
+            "requirement_list": packages.split_requirements,
             "restarts": report.restarts,
             "roles_of_hosts": roles_of_hosts,
+            "rotation": report.rotation,
+            "shell_words": shell_words,
             "status": report.status,
             "summary": report.summary,
             "text_of_file": text_of_file,
+            "unresolved": unresolved,
             "verification": report.verification,
+            "version_differences": version_differences,
             "what_stays": report.what_stays,
+            "with_remembered": packages.merge_requirements,
             "with_startup": with_startup,
             "words": words,
         }

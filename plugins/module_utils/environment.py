@@ -23,8 +23,11 @@ import typing as t
 from collections.abc import Mapping
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text, write_text
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.packages import Flags, changes_in
 
 RECORD = "ipyparallel-cluster.json"
+LOCK = "ipyparallel-cluster.lock"
+"""The lock that an environment was made from, which extra packages must leave as it is."""
 SHOWN_VERSIONS = (
     "ipyparallel",
     "ipykernel",
@@ -44,6 +47,7 @@ UV_VARIABLES = {
     "PIP_RETRIES": "2",
 }
 """uv trusts the host's certificate authorities, asks nobody, and brings no Python of its own."""
+PACKAGES_GIVEN_IN = "ipyparallel_packages or ipyparallel_requirements"
 OLDEST_PYTHON = (3, 10)
 NEWEST_PYTHON = (3, 13)
 
@@ -116,9 +120,15 @@ def read_record(environment: str) -> dict[str, t.Any]:
     return record if isinstance(record, dict) else {}
 
 
-def explain(output: str) -> str:
-    """Return the reason in uv's output as one line: the package that does not exist, the network that is not there."""
+def explain(output: str, given_in: str = PACKAGES_GIVEN_IN) -> str:
+    """Return the reason in uv's output as one line: the package that does not exist, the network that is not there.
+
+    Args:
+        output: what uv wrote.
+        given_in: the variable that names packages.
+    """
     lines = [line.strip() for line in output.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("Using Python ")]
     text = " ".join(lines)
     if "No space left" in text:
         return "the disk is full: make room"
@@ -135,10 +145,7 @@ def explain(output: str) -> str:
             "of ipyparallel_install_environment"
         )
     if missing:
-        return (
-            f"there is no package {missing.group(1)!r} in the package index: correct ipyparallel_packages or "
-            "ipyparallel_requirements"
-        )
+        return f"there is no package {missing.group(1)!r} in the package index: correct {given_in}"
     # what follows is told after "error sending request", and so is its reason
     if re.search(r"invalid peer certificate|UnknownIssuer", text):
         return (
@@ -157,7 +164,14 @@ def explain(output: str) -> str:
 class Environment:
     """The environments of one cluster below *prefix*."""
 
-    def __init__(self, prefix: str, uv: str | None, uv_lock: str, variables: Mapping[str, t.Any] | None = None) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        uv: str | None,
+        uv_lock: str,
+        variables: Mapping[str, t.Any] | None = None,
+        given_in: str = PACKAGES_GIVEN_IN,
+    ) -> None:
         """Describe the environments.
 
         Args:
@@ -165,8 +179,10 @@ class Environment:
             uv: path of a uv to use; None makes one below *prefix*.
             uv_lock: pinned and hashed requirement of uv, to make one.
             variables: environment variables for installations.
+            given_in: the variable that names packages, for messages.
         """
         self.prefix = prefix
+        self.given_in = given_in
         self.link = os.path.join(prefix, "current")
         self.given_uv = uv
         self.uv_lock = uv_lock
@@ -181,8 +197,12 @@ class Environment:
         """The resolved directory of the environment in use; an empty text where there is none."""
         return os.path.realpath(self.link) if os.path.isdir(self.link) else ""
 
-    def uv(self, interpreter: Interpreter) -> str:
+    def uv(self, interpreter: Interpreter, any_version: bool = False) -> str:
         """Return the path of uv; makes it in a small environment of its own where none was given.
+
+        Args:
+            interpreter: makes the environment.
+            any_version: whether one that is there will do, whatever the lock of uv says.
 
         Raises:
             InstallError: the interpreter has no venv module, or uv cannot be installed.
@@ -192,7 +212,7 @@ class Environment:
         own = os.path.join(self.prefix, "uv")
         program = os.path.join(own, "bin", "uv")
         mark = os.path.join(own, "lock")
-        if read_text(mark) == self.uv_lock and os.access(program, os.X_OK):
+        if (any_version or read_text(mark) == self.uv_lock) and os.access(program, os.X_OK):
             return program
         if not interpreter.venv:
             raise InstallError(
@@ -230,26 +250,65 @@ class Environment:
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)
             raise
+        self.keep_lock(path, lock)
         self.record(path, lock, interpreter, [])
 
-    def install(self, path: str, lock: str, interpreter: Interpreter, packages: list[str], already: list[str]) -> None:
+    def keep_lock(self, path: str, lock: str) -> None:
+        """Keep *lock* with the environment at *path* that was made from it."""
+        if read_text(os.path.join(path, LOCK)) != lock:
+            write_text(os.path.join(path, LOCK), lock, 0o644)
+
+    def lock_of(self, path: str) -> str:
+        """Return the lock that the environment at *path* was made from.
+
+        Raises:
+            InstallError: it is not known.
+        """
+        lock = read_text(os.path.join(path, LOCK))
+        if lock is None:
+            raise InstallError(f"{path} does not tell its lock: run playbook ipyparallel.cluster.deploy first")
+        return lock
+
+    def install(
+        self,
+        path: str,
+        lock: str,
+        interpreter: Interpreter,
+        packages: list[str],
+        *,
+        flags: Flags | None = None,
+        dry_run: bool = False,
+    ) -> list[str]:
         """Install *packages*, requirement specifiers or lines of a requirements file, into the environment at *path*.
 
         The lock is the constraint: extra packages never change what the cluster itself needs. uv resolves before it
-        writes, so a package that does not exist leaves the environment as it was.
+        writes, so a package that does not exist leaves the environment as it was. `record` is for the caller.
+
+        Args:
+            path: the environment.
+            lock: the one that it was made from.
+            interpreter: the one that it was made from.
+            packages: what is to be there.
+            flags: options of the operator's.
+            dry_run: only resolve, and write nothing.
+
+        Returns:
+            What it does, or would do, such as ``+ scipy==1.16.0``.
 
         Raises:
             InstallError: naming the package.
         """
-        uv = self.uv(interpreter)
+        uv = self.uv(interpreter, any_version=dry_run)
+        flags = flags or Flags()
         with tempfile.TemporaryDirectory() as directory:
             wanted, constraints = os.path.join(directory, "packages.txt"), os.path.join(directory, "lock.txt")
             write_text(wanted, "\n".join(packages) + "\n")
             write_text(constraints, lock)
             python = os.path.join(path, "bin", "python")
-            options = ["--quiet", "--compile-bytecode", "--constraints", constraints]
-            self._run([uv, "pip", "install", *options, "--python", python, "--requirements", wanted])
-        self.record(path, lock, interpreter, sorted({*already, *packages}))
+            options = ["--compile-bytecode", "--constraints", constraints, *flags.arguments]
+            options += ["--dry-run"] if dry_run else []
+            command = [uv, "pip", "install", "--color", "never", *options, "--python", python, "--requirements", wanted]
+            return changes_in(self._call(command, dict(flags.variables)).stderr)
 
     def record(self, path: str, lock: str, interpreter: Interpreter, packages: list[str]) -> None:
         """Write down what is installed at *path*; this is the last step, which makes the environment whole."""
@@ -290,6 +349,9 @@ class Environment:
         return [path for path in found if os.path.realpath(path) not in used]
 
     def _run(self, command: list[str]) -> str:
+        return self._call(command, {}).stdout
+
+    def _call(self, command: list[str], variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         try:
             done = subprocess.run(
                 command,
@@ -297,13 +359,13 @@ class Environment:
                 text=True,
                 check=False,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **UV_VARIABLES, **self.variables},
+                env={**os.environ, **UV_VARIABLES, **self.variables, **variables},
             )
         except OSError as error:
             raise InstallError(f"cannot run {command[0]}: {error}") from None
         if done.returncode:
-            raise InstallError(explain(done.stderr + done.stdout))
-        return done.stdout
+            raise InstallError(explain(done.stderr + done.stdout, self.given_in))
+        return done
 
 
 def _paths_in_command_line(pid: str, base: str) -> set[str]:

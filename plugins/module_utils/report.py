@@ -165,6 +165,57 @@ def restarts(done: Mapping[str, t.Any]) -> str:
     return "\n".join([*table(rows), f"{plural(len(done['engines']), 'engine')}{total}"])
 
 
+def installation(
+    results: Mapping[str, Mapping[str, t.Any]], reason: str, failed: Iterable[str], would: bool = False
+) -> str:
+    """Return what was installed where, and whether it is remembered.
+
+    Args:
+        results: what module ``python_environment`` returned, by host.
+        reason: why it is not remembered; empty where it is.
+        failed: hosts that have dropped out.
+        would: whether nothing of it was done, because this is check mode.
+    """
+    places: dict[tuple[str, ...], list[str]] = {}
+    for host, result in results.items():
+        places.setdefault(tuple(result["changes"]), []).append(host)
+    lines = []
+    for changes, hosts in places.items():
+        said = "" if changes else " nothing to install"
+        lines.append(f"{', '.join(hosts)}:{said}")
+        lines += [f"    {change}" for change in changes]
+    if any(change.startswith("-") for changes in places for change in changes):
+        lines.append("what engines have imported already stays as it was until they restart")
+    if failed := list(failed):
+        lines.append(f"{', '.join(failed)}: failed, as said above")
+    lines.append(f"not remembered for later hosts: {reason}" if reason else "remembered for later hosts")
+    return "\n".join([*(["this would be done:"] if would else []), *lines])
+
+
+def rotation(proof: Mapping[str, t.Any], made: Mapping[str, t.Any], seconds: float) -> str:
+    """Return what a renewal of the keys came to.
+
+    Args:
+        proof: what module ``prove_rotation`` returned.
+        made: what module ``connector`` returned.
+        seconds: how long the run took.
+    """
+    if "refused" not in proof:
+        return (
+            "would make new keys, stop the engines, restart the controller, hand out the connector and start the "
+            "engines"
+        )
+    before = f"{proof['channels']} ports refuse its key, and " if proof["channels"] else ""
+    return "\n".join(
+        [
+            f"New keys in {seconds:.1f} s, fingerprint {made['fingerprint']}",
+            f"  the old connector: {before}its client gets {proof['refused']}",
+            f"  the new one: the hub answers after {proof['answered']:.2f} s",
+            "  clients that are open, in notebooks too, have the old one: make them anew",
+        ]
+    )
+
+
 def verification(result: Mapping[str, t.Any]) -> str:
     """Return the checks of module ``verify`` as a table."""
     rows = [("feature", "check", "seconds", "")]

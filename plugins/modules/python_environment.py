@@ -14,7 +14,7 @@ description:
   - Makes C(<prefix>/env/<hash>) with uv from a lock, and lets the link C(<prefix>/current) point to it. The hash is
     that of the lock and the interpreter, so that another lock is another directory.
   - Installs extra packages into the current environment, with the lock as constraint. uv resolves before it writes, so
-    that a package which does not exist leaves the environment as it was.
+    that a package which does not exist leaves the environment as it was. Processes that run from it can import them.
 options:
   prefix:
     description: Directory of the cluster's software.
@@ -24,8 +24,10 @@ options:
     description:
       - V(present) makes the environment.
       - V(pruned) removes the environments that are not current and that nothing runs from.
+      - V(resolved) looks what V(installed) would do, and whether it can, and changes nothing in any mode.
+      - V(installed) installs O(packages) into the environment that is current, whatever it was made from.
     type: str
-    choices: [present, pruned]
+    choices: [present, pruned, resolved, installed]
     default: present
   python:
     description: The interpreter that the environment is made from, 3.10 to 3.13.
@@ -38,6 +40,15 @@ options:
     description:
       - Extra packages, as requirement specifiers or lines of a requirements file.
       - What was installed before and is not listed any more stays.
+    type: list
+    elements: str
+    default: []
+  flags:
+    description:
+      - Options of C(uv pip install) for O(state=resolved) and O(state=installed), such as C(--upgrade), C(--pre) or
+        C(--index-url). Secret, because an address may hold credentials; those do not become arguments of a process.
+      - Packages that are installed with an option that says where they come from are not recorded, so that no successor
+        of the environment takes another package of the same name from elsewhere.
     type: list
     elements: str
     default: []
@@ -85,6 +96,23 @@ versions:
   type: dict
   returned: success
   sample: {python: 3.11.2, ipyparallel: 9.2.0, pyzmq: 27.1.0}
+changes:
+  description: What is installed (C(+)), removed (C(-)) and installed anew (C(~)), or would be.
+  type: list
+  elements: str
+  returned: when O(state=resolved) or O(state=installed)
+  sample: [+ scipy==1.16.0]
+due:
+  description: Whether there is anything to do, to install or to record.
+  type: bool
+  returned: when O(state=resolved) or O(state=installed)
+  sample: true
+recorded:
+  description: Those of O(packages) that are, or would be, recorded for a successor of the environment.
+  type: list
+  elements: str
+  returned: when O(state=resolved) or O(state=installed)
+  sample: [scipy]
 idle:
   description: Directories of the environments that are not current and that nothing runs from.
   type: list
@@ -104,11 +132,19 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import (
+    PACKAGES_GIVEN_IN,
     Environment,
     InstallError,
     environment_name,
     probe,
     read_record,
+)
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.packages import (
+    RequirementError,
+    check_requirements,
+    merge_requirements,
+    read_flags,
+    secrets_in,
 )
 
 SECRET_LENGTH = 8
@@ -123,7 +159,7 @@ def make_present(module: AnsibleModule, environment: Environment) -> dict[str, t
     already = record.get("packages", [])
     # what was added to the environment before is added to its successor too
     remembered = already if record else read_record(environment.current).get("packages", [])
-    packages = sorted({*remembered, *params["packages"]})
+    packages = sorted(merge_requirements(params["packages"], remembered))
     missing = [package for package in packages if package not in already]
     switch = environment.current != path
     result: dict[str, t.Any] = {"changed": not record or bool(missing) or switch, "path": path}
@@ -133,13 +169,47 @@ def make_present(module: AnsibleModule, environment: Environment) -> dict[str, t
     if not module.check_mode:
         if not record:
             environment.create(path.rpartition("/")[2], params["lock"], interpreter)
+        environment.keep_lock(path, params["lock"])
         if missing:
-            environment.install(path, params["lock"], interpreter, missing, already)
+            environment.install(path, params["lock"], interpreter, missing)
+            environment.record(path, params["lock"], interpreter, packages)
         if switch:
             environment.switch(path)
     result["versions"] = read_record(path).get("versions", {})
     result["idle"] = environment.idle()
     return result
+
+
+def make_installed(module: AnsibleModule, environment: Environment) -> dict[str, t.Any]:
+    """Install packages into the environment in use, or look what that would do."""
+    params = module.params
+    flags = read_flags(params["flags"])
+    check_requirements(params["packages"])
+    recorded = [] if flags.choose_place else params["packages"]
+    path = environment.current
+    record = read_record(path)
+    if not record and module.check_mode:
+        # a host that is to be deployed
+        return {"changed": params["state"] == "installed", "changes": [], "due": True, "recorded": recorded, "path": ""}
+    if not record:
+        raise InstallError("it is not there yet: run playbook ipyparallel.cluster.deploy for this host first")
+    interpreter = probe(record["interpreter"])
+    lock = environment.lock_of(path)
+    packages = sorted(merge_requirements(recorded, record["packages"]))
+    writes = params["state"] == "installed" and not module.check_mode
+    changes = environment.install(path, lock, interpreter, params["packages"], flags=flags, dry_run=not writes)
+    due = bool(changes) or packages != sorted(record["packages"])
+    if writes and due:
+        environment.record(path, lock, interpreter, packages)
+    result = {"changed": due and params["state"] == "installed", "changes": changes, "due": due, "recorded": recorded}
+    if module._diff and params["state"] == "installed":
+        before = [change[2:] for change in changes if change[0] == "-"]
+        after = [change[2:] for change in changes if change[0] != "-"]
+        result["diff"] = {
+            "before": {"packages": record["packages"], "installed": before},
+            "after": {"packages": packages, "installed": after},
+        }
+    return {**result, "path": path, "versions": read_record(path).get("versions", {})}
 
 
 def make_pruned(module: AnsibleModule, environment: Environment) -> dict[str, t.Any]:
@@ -155,15 +225,24 @@ def make_pruned(module: AnsibleModule, environment: Environment) -> dict[str, t.
     return result
 
 
+MAKE = {
+    "present": make_present,
+    "pruned": make_pruned,
+    "resolved": make_installed,
+    "installed": make_installed,
+}
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "prefix": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["present", "pruned"], "default": "present"},
+            "state": {"type": "str", "choices": list(MAKE), "default": "present"},
             "python": {"type": "str", "default": "python3"},
             "lock": {"type": "str"},
             "packages": {"type": "list", "elements": "str", "default": []},
+            "flags": {"type": "list", "elements": "str", "default": [], "no_log": True},
             "uv": {"type": "path"},
             "environment": {"type": "dict", "default": {}, "no_log": True},
             "uv_lock": {"type": "str", "default": ""},
@@ -173,12 +252,15 @@ def main() -> None:
     )
     params = module.params
     # Ansible stars out a secret wherever its text occurs; a value as short as these would star out versions and paths
-    module.no_log_values -= {value for value in module.no_log_values if len(value) < SECRET_LENGTH}
-    environment = Environment(params["prefix"], params["uv"], params["uv_lock"], params["environment"])
+    module.no_log_values |= secrets_in([*params["flags"], *params["packages"]])
+    # an option is no secret, and is named in messages
+    options = {word for word in params["flags"] if word.startswith("-") and "=" not in word}
+    module.no_log_values -= options | {value for value in module.no_log_values if len(value) < SECRET_LENGTH}
+    given_in = "ipyparallel_install" if params["state"] in ("resolved", "installed") else PACKAGES_GIVEN_IN
+    environment = Environment(params["prefix"], params["uv"], params["uv_lock"], params["environment"], given_in)
     try:
-        make = make_present if params["state"] == "present" else make_pruned
-        module.exit_json(**make(module, environment))
-    except InstallError as error:
+        module.exit_json(**MAKE[params["state"]](module, environment))
+    except (InstallError, RequirementError) as error:
         module.fail_json(msg=f"the Python environment below {params['prefix']} is as it was: {error}")
     except OSError as error:
         module.fail_json(msg=f"cannot write the Python environment below {params['prefix']}: {error}")

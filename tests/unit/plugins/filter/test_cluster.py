@@ -222,3 +222,93 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content, why):
         filters.text_of_file(str(path))
     assert str(path) in str(raised.value)
     assert why in str(raised.value)
+
+
+# ---- packages
+
+
+def resolved(due=True, recorded=("scipy",), **more):
+    return {
+        filters.RESOLVED: {"due": due, "changes": ["+ scipy==1"] if due else [], "recorded": list(recorded)},
+        **more,
+    }
+
+
+def test_words_of_a_shell():
+    assert filters.shell_words("--pre --index-url 'a b'", "flags") == ["--pre", "--index-url", "a b"]
+    assert filters.shell_words(["--pre", 1], "flags") == ["--pre", "1"]
+    with pytest.raises(AnsibleFilterError, match="flags: no closing quotation"):
+        filters.shell_words("--index-url 'secret", "flags")
+
+
+def test_every_host_says_why_it_cannot_have_packages():
+    hostvars = {
+        "node1": resolved(),
+        "node2": {filters.RESOLVED: {"msg": "there is no package 'x'"}},
+        "node3": {filters.RESOLVED: {"msg": "there is no package 'x'"}},
+        "node4": {filters.RESOLVED: {"msg": "the disk is full"}},
+        "node5": {},
+    }
+    text = filters.unresolved(hostvars, ["node1", "node2", "node3", "node4"])
+    assert text.startswith("Nothing was installed on any host. node2, node3: there is no package 'x'; node4: the disk")
+    assert filters.unresolved(hostvars, ["node1"]) == ""
+    assert "node5: it did not answer" in filters.unresolved(hostvars, ["node5"])
+
+
+@pytest.mark.parametrize(
+    ("defined", "begun", "left", "remember", "says"),
+    [
+        ("1 2 3", "1 2 3", "1 2 3", ["scipy"], "remembered for later hosts"),
+        ("1 2 3 4", "1 2 3 4", "1 2 3", ["scipy"], "node4: failed"),  # not reached: it gets them later
+        ("1 2 3", "1 2 3", "1 2", [], "not remembered for later hosts: node3 failed; run again"),
+        ("1 2 3", "1 2", "1 2", [], "not remembered for later hosts: node3 had no part"),
+        ("5", "5", "5", [], "a flag says where they come from"),
+    ],
+)
+def test_what_is_remembered_is_on_every_host(defined, begun, left, remember, says):
+    installed = {filters.INSTALLED: {"changes": ["+ scipy==1"]}}
+    hostvars = {
+        "node1": resolved(**installed),
+        "node2": resolved(due=False, **{filters.INSTALLED: {"skipped": True}}),
+        "node3": resolved(**{filters.INSTALLED: {"msg": "no"}}),
+        "node4": {},
+        "node5": resolved(recorded=[]),
+    }
+    hosts = [[f"node{number}" for number in numbers.split()] for numbers in (defined, begun, left)]
+    done = filters.installation(hostvars, *hosts)
+    assert done["remember"] == remember
+    assert says in done["text"]
+    assert filters.installation(hostvars, *hosts, True)["text"].startswith("this would be done:")
+
+
+def versions(number):
+    return {"versions": {"python": "3.11.2", "ipyparallel": number} if number else {}}
+
+
+@pytest.mark.parametrize(
+    ("hostvars", "says"),
+    [
+        ({host: {filters.ENVIRONMENT: versions("9.2.0")} for host in ("node1", "node2")}, ""),
+        (
+            {"node1": {filters.ENVIRONMENT: versions("9.2.0")}, "node2": {filters.ENVIRONMENT: versions("9.3.0")}},
+            "node2 has ipyparallel 9.3.0, and the controller host node1 has 9.2.0: ",
+        ),
+        (
+            {
+                "node1": {},
+                "node2": {
+                    filters.ENVIRONMENT: versions("9.3.0"),
+                    "__ipyparallel_common_remembered": versions("9.2.0"),
+                },
+            },
+            "node2 has ipyparallel 9.3.0, and the controller host node1 has 9.2.0: ",
+        ),
+        # a part of deploy, or check mode: nothing was installed
+        ({"node1": {}, "node2": {}}, ""),
+        ({"node1": {filters.PREFLIGHT: versions("9.2.0")}, "node2": {filters.ENVIRONMENT: versions("")}}, ""),
+    ],
+)
+def test_hosts_with_another_ipyparallel_are_named(hostvars, says):
+    text = filters.version_differences(hostvars, ["node2"], "node1")
+    assert text.startswith(says)
+    assert bool(text) == bool(says)

@@ -225,3 +225,45 @@ def test_what_would_be_run():
     assert report.execution({"msg": "would run it on the engines of a cluster that is to be made"}).startswith(
         "would run"
     )
+
+
+# ---- renewed keys
+
+
+def test_a_rotation_tells_what_the_old_connector_gets():
+    made = {"fingerprint": "0d5f1f4bb8a0c1e2"}
+    proof = {"refused": "no answer in 1 s", "channels": 7, "answered": 0.02}
+    text = report.rotation(proof, made, 21.04)
+    assert text.splitlines()[:3] == [
+        "New keys in 21.0 s, fingerprint 0d5f1f4bb8a0c1e2",
+        "  the old connector: 7 ports refuse its key, and its client gets no answer in 1 s",
+        "  the new one: the hub answers after 0.02 s",
+    ]
+    assert "ports refuse" not in report.rotation({**proof, "channels": 0}, made, 1)
+    assert report.rotation({"changed": False}, made, 1).startswith("would make new keys")
+
+
+# ---- installed packages
+
+
+def test_what_was_installed_is_told_once_for_all_hosts():
+    results = {host: {"changes": ["+ scipy==1.16.0"]} for host in ("node1", "node2")}
+    assert report.installation(results, "", []).splitlines() == [
+        "node1, node2:",
+        "    + scipy==1.16.0",
+        "remembered for later hosts",
+    ]
+    text = report.installation({**results, "node3": {"changes": []}}, "node4 failed; run again", ["node4"], would=True)
+    assert text.splitlines() == [
+        "this would be done:",
+        "node1, node2:",
+        "    + scipy==1.16.0",
+        "node3: nothing to install",
+        "node4: failed, as said above",
+        "not remembered for later hosts: node4 failed; run again",
+    ]
+
+
+def test_a_version_that_was_replaced_stays_in_memory():
+    assert "until they restart" in report.installation({"node1": {"changes": ["- a==1", "+ a==2"]}}, "", [])
+    assert "until they restart" not in report.installation({"node1": {"changes": ["+ a==2"]}}, "", [])

@@ -8,12 +8,13 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import subprocess
 import sys
 import zipfile
 
 import pytest
 import uv
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import RECORD
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import LOCK, RECORD
 from ansible_collections.ipyparallel.cluster.plugins.modules import python_environment
 
 
@@ -46,6 +47,10 @@ class Host:
     def make(self, **arguments):
         arguments = {"lock": self.lock, "uv": uv.find_uv_bin(), "python": sys.executable, **arguments}
         return self.run_module(python_environment, prefix=str(self.prefix), **arguments)
+
+    def install(self, *packages, state="installed", **arguments):
+        arguments = {"uv": uv.find_uv_bin(), "packages": list(packages), **arguments}
+        return self.run_module(python_environment, prefix=str(self.prefix), state=state, **arguments)
 
     def prune(self, **arguments):
         return self.run_module(python_environment, prefix=str(self.prefix), state="pruned", **arguments)
@@ -149,6 +154,116 @@ def test_fours_of_pruning(host, python):
     for check in (True, False):
         result = host.prune(check=check)
         assert (result["changed"], result["removed"]) == (False, [])
+
+
+def test_fours_of_packages_for_the_environment_in_use(host):
+    path = host.make()["path"]
+    demo = host.requirement("demo", "1.0")
+    for state, check in (("resolved", False), ("resolved", True), ("installed", True)):
+        result = host.install(demo, state=state, check=check, diff=True)
+        assert (result["changed"], result["due"]) == (state == "installed", True)
+        # of what is not from an index, uv tells the version afterwards
+        assert (result["changes"], result["recorded"], result["path"]) == (["+ demo"], [demo], path)
+        assert host.installed() == {"ipyparallel": "9.2.0"}
+    assert result["diff"]["after"] == {"packages": [demo], "installed": ["demo"]}
+
+    result = host.install(demo)
+    assert (result["changed"], result["changes"]) == (True, ["+ demo==1.0"])
+    assert host.installed() == {"ipyparallel": "9.2.0", "demo": "1.0"}
+    for state in ("resolved", "installed"):
+        for check in (True, False):
+            result = host.install(demo, state=state, check=check)
+            assert (result["changed"], result["due"], result["changes"]) == (False, False, [])
+    # for those who deploy it is nothing new, whether they know of it or not
+    for packages in ([], [demo]):
+        assert not host.make(packages=packages)["changed"]
+
+
+def test_another_version_takes_the_place_of_what_is_recorded(host):
+    host.make(packages=[host.requirement("demo", "1.0")])
+    result = host.install(host.requirement("demo", "2.0"))
+    assert result["changes"] == ["- demo==1.0", "+ demo==2.0"]
+    assert host.make(check=True, diff=True)["diff"]["after"]["packages"] == [host.requirement("demo", "2.0")]
+    # and goes on to the successor, which both could not
+    host.make(lock=host.locked("ipyparallel", "9.3.0"))
+    assert host.installed() == {"ipyparallel": "9.3.0", "demo": "2.0"}
+
+
+def test_packages_from_a_place_that_a_flag_names_are_not_recorded(host):
+    host.make()
+    host.wheel("demo", "1.0")
+    flags = ["--no-index", "--find-links", str(host.directory)]
+    for check in (True, False):
+        result = host.install("demo", flags=flags, check=check)
+        assert (result["changed"], result["changes"], result["recorded"]) == (True, ["+ demo==1.0"], [])
+    assert host.installed() == {"ipyparallel": "9.2.0", "demo": "1.0"}
+    assert not host.install("demo", flags=flags)["changed"]
+    host.make(lock=host.locked("ipyparallel", "9.3.0"))
+    assert host.installed() == {"ipyparallel": "9.3.0"}
+
+
+def test_flags_upgrade(host):
+    host.make()
+    links = ["--no-index", "-f", str(host.directory)]
+    host.wheel("demo", "1.0")
+    host.install("demo", flags=links)
+    host.wheel("demo", "2.0")
+    assert not host.install("demo", flags=links)["changed"]
+    assert host.install("demo", flags=[*links, "--upgrade"])["changes"] == ["- demo==1.0", "+ demo==2.0"]
+    assert not host.install("demo", flags=[*links, "--upgrade"])["changed"]
+
+
+def test_secrets_in_flags_are_in_no_answer_and_no_argument(host, monkeypatch):
+    host.make()
+    seen = []
+    run = subprocess.run
+
+    def spy(command, check, **options):
+        seen.append(command)
+        return run(command, check=check, **options)
+
+    monkeypatch.setattr(subprocess, "run", spy)
+    result = host.install("demo", flags=["--index-url=https://ada:hunter22@127.0.0.1:1/simple", "--upgrade"])
+    assert result["failed"]
+    assert "hunter22" not in result.text
+    assert "hunter22" not in str(seen)
+    assert "--upgrade" in str(seen)
+
+
+@pytest.mark.parametrize("state", ["resolved", "installed"])
+@pytest.mark.parametrize(
+    ("packages", "flags", "names"),
+    [
+        ([], [], ["nothing to install"]),
+        (["demo"], ["--target=/x"], ["--target is not taken"]),
+        (["no-such-package"], [], ["'no-such-package'", "UV_OFFLINE"]),
+        (["ipyparallel==8.0"], [], ["ipyparallel==8.0"]),
+    ],
+)
+def test_what_cannot_be_installed_changes_nothing(host, state, packages, flags, names):
+    path = host.make()["path"]
+    result = host.install(*packages, flags=flags, state=state)
+    assert result["failed"]
+    assert [part for part in [*names, f"below {host.prefix} is as it was"] if part not in result["msg"]] == []
+    assert host.installed() == {"ipyparallel": "9.2.0"}
+    assert not host.make()["changed"]
+    assert os.path.realpath(host.prefix / "current") == path
+
+
+def test_packages_need_an_environment(host):
+    for state in ("resolved", "installed"):
+        assert "ipyparallel.cluster.deploy" in host.install("demo", state=state)["msg"]
+        result = host.install("demo", state=state, check=True)
+        assert (result["due"], result["changed"]) == (True, state == "installed")
+    assert not host.prefix.exists()
+
+
+def test_an_environment_that_does_not_tell_its_lock_learns_it_by_a_deployment(host):
+    path = host.make()["path"]
+    os.unlink(os.path.join(path, LOCK))
+    assert "does not tell its lock" in host.install(host.requirement("demo", "1.0"))["msg"]
+    host.make()
+    assert host.install(host.requirement("demo", "1.0"))["changed"]
 
 
 def test_there_may_be_nothing_to_prune(host):
