@@ -339,14 +339,17 @@ class Environment:
     def idle(self) -> list[str]:
         """Return the directories of environments that are not current and that nothing runs from."""
         base = os.path.join(self.prefix, "env")
-        if not os.path.isdir(base):
-            return []
-        used = {self.current}
+        used: set[str] = set()
         for entry in os.listdir("/proc"):
             if entry.isdigit():
                 used.update(_paths_in_command_line(entry, base))
-        found = (os.path.join(base, name) for name in sorted(os.listdir(base)))
-        return [path for path in found if os.path.realpath(path) not in used]
+        return [path for path in self.others() if os.path.realpath(path) not in used]
+
+    def others(self) -> list[str]:
+        """Return the directories of environments that are not current."""
+        base = os.path.join(self.prefix, "env")
+        found = (os.path.join(base, name) for name in sorted(os.listdir(base) if os.path.isdir(base) else []))
+        return [path for path in found if os.path.realpath(path) != self.current]
 
     def _run(self, command: list[str]) -> str:
         return self._call(command, {}).stdout

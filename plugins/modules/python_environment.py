@@ -113,8 +113,8 @@ recorded:
   elements: str
   returned: when O(state=resolved) or O(state=installed)
   sample: [scipy]
-idle:
-  description: Directories of the environments that are not current and that nothing runs from.
+others:
+  description: Directories of the environments that are not current.
   type: list
   elements: str
   returned: when O(state=present)
@@ -176,7 +176,7 @@ def make_present(module: AnsibleModule, environment: Environment) -> dict[str, t
         if switch:
             environment.switch(path)
     result["versions"] = read_record(path).get("versions", {})
-    result["idle"] = environment.idle()
+    result["others"] = environment.others()
     return result
 
 
