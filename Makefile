@@ -62,7 +62,7 @@ connect: .venv/.stamp ## Write the connector into this account's IPython profile
 	@$(call play,connect)
 
 .PHONY: status
-status: .venv/.stamp ## Show engines, queue, versions and URL (FORMAT=json)
+status: .venv/.stamp ## Show engines, hosts, queue, versions and URL (FORMAT=json)
 ifeq ($(FORMAT),)
 	@$(call play,status)
 else ifeq ($(FORMAT),json)

@@ -11,6 +11,7 @@ import typing as t
 from collections.abc import Callable, Iterable, Mapping
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import overview, paths, report
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import packages, paths, report
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import as_count
 
@@ -19,6 +20,7 @@ RESOLVED = "__ipyparallel_environment_resolved"
 INSTALLED = "__ipyparallel_environment_installed"
 PREFLIGHT = "__ipyparallel_common_host"
 SECRETS = "__ipyparallel_notebook_secrets"
+HOST = "__ipyparallel_host"
 HOST_ROLES = ("controller", "engines", "notebook")
 
 
@@ -288,6 +290,23 @@ def is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
+def overview_of(result: Mapping[str, t.Any], hostvars: Mapping[str, t.Any], name: str) -> dict[str, t.Any]:
+    """Return the status of cluster *name*, see ``module_utils/overview.py``.
+
+    Args:
+        result: what was registered of module ``cluster_info``.
+        hostvars: of all hosts, each with what was registered of module ``host_info``.
+        name: of the cluster.
+    """
+    hosts = hostvars["localhost"]["groups"][name]
+    controller = hostvars["localhost"]["groups"][f"{name}_controller"][0]
+    answers = {host: result if host == controller else hostvars[host].get(HOST) or {} for host in hosts}
+    found = {
+        host: {"roles": hostvars[host]["ipyparallel_host_roles"], "found": answer} for host, answer in answers.items()
+    }
+    return overview.overview(name, controller, result, found)
+
+
 class FilterModule:
     """The filters, by name."""
 
@@ -305,6 +324,7 @@ class FilterModule:
             "lock_problem": packages.lock_problem,
             "new_hosts": new_hosts,
             "notebooks": notebooks,
+            "overview": overview_of,
             "preflights": preflights,
             "requirement_lines": requirement_lines,
             "requirement_list": packages.split_requirements,

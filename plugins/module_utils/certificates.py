@@ -7,6 +7,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import ipaddress
+import ssl
+import time
 import typing as t
 
 if t.TYPE_CHECKING:
@@ -70,3 +72,13 @@ def normal(name: str) -> str:
     with contextlib.suppress(ValueError):
         return f"{kind}:{ipaddress.ip_address(value) if kind == 'IP' else value.lower()}"
     return name
+
+
+def certificate_days(path: str) -> float | None:
+    """Return for how many days the certificate *path* is valid, None where there is none that can be read."""
+    try:
+        # of the standard library, and without the 10 MB that a library for certificates takes
+        found = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]
+        return (ssl.cert_time_to_seconds(found["notAfter"]) - time.time()) / 86400
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None

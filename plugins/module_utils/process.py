@@ -171,6 +171,12 @@ def stat_fields(pid: int) -> list[str]:
         return []
 
 
+def age(fields: list[str]) -> float:
+    """Return for how many seconds the process of these `stat_fields` runs."""
+    # since boot, which no step of the clock changes
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
 def parent_of(pid: int) -> int:
     """Return the parent of process *pid*, 0 where it is gone."""
     fields = stat_fields(pid)

@@ -82,21 +82,125 @@ def encryption_words(encryption: str) -> str:
     return "encrypted (CURVE)" if encryption == "curve" else "not encrypted (signed)"
 
 
+def duration(seconds: float | None) -> str:
+    """Return a length of time in its two largest units."""
+    if seconds is None:
+        return "?"
+    parts: list[str] = []
+    left = max(0, int(seconds))
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or parts or unit == "s":
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in the unit that suits it."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def known(value: t.Any) -> str:
+    """Return *value* as a text, a question mark where it is not known."""
+    return "?" if value is None else str(value)
+
+
+def of_expected(count: Mapping[str, t.Any]) -> str:
+    """Return how many engines there are of those that are expected."""
+    return f"{known(count['registered'])} of {known(count['expected'])}"
+
+
+def host_table(hosts: Mapping[str, Mapping[str, t.Any]], several_pools: bool) -> list[str]:
+    """Return the hosts of a cluster as a table, each with its engines and how it is used."""
+    rows: list[tuple[str, ...]] = [("host", "is", "engines", "busy", "cores", "load", "memory", "up", "")]
+    for name, host in hosts.items():
+        counts = host["engines"] or {}
+        total = {part: [count[part] for count in counts.values()] for part in ("expected", "registered", "busy")}
+        sums = {part: None if None in values else sum(values) for part, values in total.items()}
+        engines = of_expected(sums) if counts else known(None if host["engines"] is None else "none")
+        if several_pools and counts:
+            engines = ", ".join(f"{pool} {of_expected(count)}" for pool, count in counts.items())
+        memory = load = "?"
+        if host["memory_total_bytes"] is not None:
+            memory = f"{size(host['memory_used_bytes'])} of {size(host['memory_total_bytes'])}"
+            load = " ".join(f"{value:.2f}" for value in host["load_average"])
+        rows.append(
+            (
+                name,
+                ", ".join(host["roles"]) or "?",
+                engines,
+                known(None if host["engines"] is None else sums["busy"]),
+                known(host["cores"]),
+                load,
+                memory,
+                duration(host["uptime_seconds"]),
+                str(host["problem"]),
+            )
+        )
+    return table(rows)
+
+
+def certificate_lines(hosts: Mapping[str, Mapping[str, t.Any]]) -> list[tuple[str, str]]:
+    """Return for how long the certificates of the notebooks are valid."""
+    lines = []
+    for name, host in hosts.items():
+        days = host["certificate_days"]
+        if days is not None:
+            left = f"{days:.0f} days left" if days > 0 else "EXPIRED: run deploy, which issues another"
+            lines.append(("certificate", f"{left}   (on {name})"))
+    return lines
+
+
 def status(cluster: Mapping[str, t.Any]) -> str:
     """Return the status of a cluster as a table for people.
 
     Args:
-        cluster: what module ``cluster_info`` returned.
+        cluster: what `overview.overview` returned.
     """
-    if not cluster["deployed"]:
+    if cluster["deployed"] is False:
         return str(cluster["problem"])
-    versions = cluster["versions"]
-    queue = cluster["queue"]
     state = "running" if cluster["running"] else "NOT RUNNING"
-    rows: list[tuple[str, str]] = [
-        ("cluster", f"{cluster['name']}: {state}"),
-        ("controller", f"{cluster['controller']['address']}, ports {ports_words(cluster['controller']['ports'])}"),
-        ("engines", f"{len(cluster['engines'])} of {cluster['expected']}"),
+    rows: list[tuple[str, str]] = [("cluster", f"{cluster['name']}: {state}")]
+    if cluster["problem"]:
+        rows.append(("problem", str(cluster["problem"])))
+    if cluster["deployed"]:
+        rows += known_rows(cluster)
+    lines = table(rows)
+    hosts = cluster["hosts"]
+    lines += ["", *host_table(hosts, len(cluster["pools"]) > 1)]
+    if cluster["engines"]:
+        head = ("id", "host", "pool", "core", "pid", "state", "queued", "completed")
+        body = [
+            (
+                *(known(engine[name]) for name in head),
+                duration(engine["uptime_seconds"]),
+                "?" if engine["memory_bytes"] is None else size(engine["memory_bytes"]),
+            )
+            for engine in cluster["engines"]
+        ]
+        lines += ["", *table([(*head, "up", "memory"), *body])]
+    return "\n".join(lines)
+
+
+def known_rows(cluster: Mapping[str, t.Any]) -> list[tuple[str, str]]:
+    """Return what the controller host tells of a cluster."""
+    versions, queue, controller = cluster["versions"], cluster["queue"], cluster["controller"]
+    up = controller.get("uptime_seconds")
+    engines = f"{len(cluster['engines']) if cluster['running'] else '?'} of {cluster['expected']}"
+    if len(cluster["pools"]) > 1:
+        engines += f": {', '.join(f'{pool} {of_expected(count)}' for pool, count in cluster['pools'].items())}"
+    busy = sum(engine["state"] == "busy" for engine in cluster["engines"])
+    return [
+        (
+            "controller",
+            f"{controller['address']}, {f'up {duration(up)}, ' if up is not None else ''}"
+            f"ports {ports_words(controller['ports'])}",
+        ),
+        ("engines", f"{engines}{f', {busy} busy' if cluster['running'] else ''}"),
         (
             "queue",
             ", ".join(f"{queue[name]} {name}" for name in ("queued", "unassigned", "completed")) if queue else "?",
@@ -111,17 +215,8 @@ def status(cluster: Mapping[str, t.Any]) -> str:
         ),
         *health_lines(cluster.get("health") or {}),
         *notebook_lines(cluster["notebooks"]),
+        *certificate_lines(cluster["hosts"]),
     ]
-    if cluster["problem"]:
-        rows.insert(1, ("problem", str(cluster["problem"])))
-    lines = table(rows)
-    if cluster["engines"]:
-        head = ("id", "host", "pool", "core", "pid", "state", "queued", "completed")
-        body = [
-            tuple(str("?" if engine[name] is None else engine[name]) for name in head) for engine in cluster["engines"]
-        ]
-        lines += ["", *table([head, *body])]
-    return "\n".join(lines)
 
 
 def ports_words(ports: Mapping[str, str]) -> str:

@@ -19,7 +19,6 @@ import resource
 import select
 import shutil
 import signal
-import ssl
 import sys
 import threading
 import time
@@ -27,11 +26,13 @@ import typing as t
 from collections.abc import Callable, Iterable, Iterator
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import hub
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.certificates import certificate_days
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import Ports
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text, write_text
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine, expected_engines
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import (
     PREFIX,
+    age,
     process_environ,
     running_processes,
     stat_fields,
@@ -92,9 +93,7 @@ def process_stat(pid: int) -> ProcessStat | None:
     if not fields or fields[0] in "ZX":
         return None
     hertz = os.sysconf("SC_CLK_TCK")
-    # since boot, which no step of the clock changes
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / hertz
-    return ProcessStat(fields[0], (int(fields[11]) + int(fields[12])) / hertz, age)
+    return ProcessStat(fields[0], (int(fields[11]) + int(fields[12])) / hertz, age(fields))
 
 
 def children_of(pid: int) -> list[int]:
@@ -832,6 +831,8 @@ class Watchdog:
             "since": stamp(self.state_since),
             "problems": problems,
             "engines": {"registered": len(self.engines), "expected": len(self.expected)},
+            # of what the hub says that engines have done, by id
+            "own_completed": {number: count for number, count in list(self.own_done.items()) if count},
             "looked": round(self.clock() - self.looked, 1),
             "repairs": {k.removeprefix("repair "): n for k, n in self.counts.items() if k.startswith("repair ")},
             "events": [{"time": stamp(event.time), "text": event.text} for event in events],
@@ -884,16 +885,6 @@ class Watchdog:
 def stamp(seconds: float) -> str:
     """Return a time of the wall clock as a text."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))
-
-
-def certificate_days(path: str) -> float | None:
-    """Return for how many days the certificate *path* is valid, None where there is none that can be read."""
-    try:
-        # of the standard library, and without the 10 MB that a library for certificates takes
-        found = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]
-        return (ssl.cert_time_to_seconds(found["notAfter"]) - time.time()) / 86400
-    except (OSError, ValueError, KeyError, AttributeError):
-        return None
 
 
 def serve(watchdog: Watchdog, port: int) -> http.server.ThreadingHTTPServer:

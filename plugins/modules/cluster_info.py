@@ -22,10 +22,17 @@ options:
     description: Directory of the cluster's Python environment, to tell its versions.
     type: path
     required: true
+  scope:
+    description:
+      - Whose the cluster is. With it, the controller host is described too, as by M(ipyparallel.cluster.host_info).
+    type: str
+    choices: [system, user]
 extends_documentation_fragment:
   - ipyparallel.cluster.hub
   - ipyparallel.cluster.attributes
   - ipyparallel.cluster.attributes.info
+seealso:
+  - module: ipyparallel.cluster.host_info
 """
 
 EXAMPLES = r"""
@@ -90,7 +97,7 @@ cluster:
     engines:
       description:
         - The registered engines. C(core) is the number of the engine on its host within its pool; C(state) is V(idle)
-          or V(busy); C(queued) and C(completed) count tasks.
+          or V(busy); C(queued) and C(completed) count tasks, without those that the watchdog has had done.
       type: list
       elements: dict
       sample:
@@ -99,6 +106,10 @@ cluster:
       description: How many engines the cluster should have.
       type: int
       sample: 1
+    expected_by_host:
+      description: The same by host and pool.
+      type: dict
+      sample: {node1: {default: 1}}
     missing:
       description: The expected engines that are not registered.
       type: list
@@ -126,11 +137,18 @@ cluster:
         (C(completed)).
       type: dict
       sample: {queued: 0, unassigned: 0, completed: 12}
+host:
+  description: How the controller host is used, as module M(ipyparallel.cluster.host_info) returns it.
+  type: dict
+  returned: when O(scope) is given and there is a cluster
+  sample: {cores: 8, load_average: [0.52, 0.61, 0.44], uptime_seconds: 86400}
 """
 
+import errno
 import http.client
 import json
 import os
+import socket
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -149,8 +167,10 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     described,
     respawn,
 )
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine, expected_engines
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.paths import SCOPES
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine, expected_engines, numbers_of
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import StateError, read_state
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.usage import usage
 
 
 def span(ports: list[int]) -> str:
@@ -172,16 +192,38 @@ def facts_of(identity: Identity, environment: str) -> dict[str, t.Any]:
     }
 
 
+def why_no_hub(identity: Identity) -> str:
+    """Return in words that nobody listens where the hub would; an empty text where somebody does, or may.
+
+    A client of IPython Parallel waits for its whole time limit all the same.
+    """
+    address, port = identity.address, identity.ports.engine[0]
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            code = probe.connect_ex((address, port))
+        except OSError:
+            return ""
+    if code != errno.ECONNREFUSED:
+        return ""
+    return (
+        f"the hub is down: nobody listens at {address}:{port} of the controller host; start the cluster (playbook "
+        "ipyparallel.cluster.start), or look at its logs (playbook ipyparallel.cluster.logs)"
+    )
+
+
 def ask_watchdog(identity: Identity) -> dict[str, t.Any]:
     """Return what the watchdog on this host says."""
-    connection = http.client.HTTPConnection("127.0.0.1", identity.ports.metrics, timeout=3)
+    connection = http.client.HTTPConnection("127.0.0.1", identity.ports.metrics, timeout=2)
     try:
         connection.request("GET", "/status")
         said = json.loads(connection.getresponse().read())
         repairs = [event for event in said["events"] if event["text"].startswith("repair: ")]
-        return {**{name: said[name] for name in ("state", "since", "problems")}, "repairs": repairs[-5:]}
-    except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
-        return {"state": "absent", "since": "", "problems": [], "repairs": []}
+        own = {int(number): int(count) for number, count in said.get("own_completed", {}).items()}
+        told = {name: said[name] for name in ("state", "since", "problems")}
+        return {**told, "repairs": repairs[-5:], "own_completed": own}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, http.client.HTTPException):
+        return {"state": "absent", "since": "", "problems": [], "repairs": [], "own_completed": {}}
     finally:
         connection.close()
 
@@ -205,6 +247,14 @@ def ask(params: dict[str, t.Any], expected: set[Engine]) -> dict[str, t.Any]:
     return {"running": True, "problem": problem, "engines": engines, "queue": queue, "missing": missing}
 
 
+def take_off(cluster: dict[str, t.Any], own: dict[int, int]) -> None:
+    """Take what the watchdog has had done, by id of the engine, off what engines and queue of *cluster* count."""
+    for engine in cluster["engines"]:
+        count = min(own.get(engine["id"], 0), engine["completed"])
+        engine["completed"] -= count
+        cluster["queue"]["completed"] -= count
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -212,6 +262,7 @@ def main() -> None:
             **HUB_ARGUMENT_SPEC,
             "state_directory": {"type": "path", "required": True},
             "environment": {"type": "path", "required": True},
+            "scope": {"type": "str", "choices": list(SCOPES)},
         },
         supports_check_mode=True,
     )
@@ -222,6 +273,7 @@ def main() -> None:
         "problem": f"there is no cluster in {params['state_directory']}: deploy it (playbook deploy)",
         "engines": [],
         "expected": 0,
+        "expected_by_host": {},
         "missing": [],
         "notebooks": {},
         "workers": [],
@@ -238,14 +290,26 @@ def main() -> None:
     if identity is None or not os.path.isdir(params["environment"]):
         module.exit_json(changed=False, cluster=cluster)
         return
-    respawn(module, params["python"])
+    problem = why_no_hub(identity)
+    if not problem:
+        respawn(module, params["python"], in_place=True)
+    host = {"host": usage(identity.cluster, params["scope"])} if params["scope"] else {}
     expected = expected_engines(state["engines"])
-    cluster.update(deployed=True, expected=len(expected), notebooks=state["notebooks"])
+    counts = {
+        host: {pool: len(numbers_of(count)) for pool, count in pools.items()} for host, pools in state["engines"].items()
+    }
+    cluster.update(deployed=True, expected=len(expected), expected_by_host=counts)
+    cluster.update(notebooks=state["notebooks"])
     cluster.update(facts_of(identity, params["environment"]))
-    cluster.update(ask(params, expected))
+    health = ask_watchdog(identity)
+    if health["state"] == "down":
+        # it has waited already
+        params["timeout"] = min(params["timeout"], 1.0)
+    cluster.update({"running": False, "problem": problem} if problem else ask(params, expected))
     cluster["workers"] = workers(state, cluster["engines"])
-    cluster["health"] = ask_watchdog(identity)
-    module.exit_json(changed=False, cluster=cluster)
+    cluster["health"] = health
+    take_off(cluster, cluster["health"].pop("own_completed"))
+    module.exit_json(changed=False, cluster=cluster, **host)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,18 @@ def test_summary(operator: Operator) -> None:
 
 def test_engines_are_where_the_rule_wants_them(operator: Operator) -> None:
     """One for each core, and one fewer beside the controller."""
-    status = operator.status()
+    status = operator.status("-e", "ipyparallel_status_limit=30")
     cores = {(engine["host"], engine["core"]) for engine in status["engines"]}
     assert cores == {("node1", 0), ("node2", 0), ("node2", 1), ("node3", 0), ("node3", 1)}
     assert status["encryption"] == "curve"
     assert not status["problem"]
+    hosts = status["hosts"]
+    assert {host: of_host["engines"]["default"]["registered"] for host, of_host in hosts.items()} == {
+        "node1": 1,
+        "node2": 2,
+        "node3": 2,
+    }
+    for host in hosts.values():
+        assert host["reachable"], host["problem"]
+        assert 0 < host["memory_used_bytes"] < host["memory_total_bytes"]
+    assert all(engine["uptime_seconds"] is not None for engine in status["engines"])

@@ -72,6 +72,13 @@ def test_status_as_json(account: Account) -> None:
     assert status["encryption"] == "curve"
     assert status["notebooks"]["localhost"]["url"] == f"{URL}/lab"
     assert status["controller"]["address"] == "127.0.0.1"
+    assert 0 < status["controller"]["uptime_seconds"] < 3600
+    host = status["hosts"]["localhost"]
+    assert host["reachable"]
+    assert host["engines"] == {"default": {"expected": ENGINES, "registered": ENGINES, "busy": 0}}
+    assert 0 < host["memory_used_bytes"] < host["memory_total_bytes"]
+    assert len(host["load_average"]) == 3
+    assert 820 < host["certificate_days"] < 826
     assert (status["health"]["state"], status["health"]["problems"]) == ("whole", [])
 
 

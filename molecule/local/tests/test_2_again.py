@@ -103,7 +103,8 @@ def test_down_ends_everything_and_start_brings_it_back(account: Account) -> None
     status = account.status()
     assert status["deployed"]
     assert not status["running"]
-    assert "did not answer" in status["problem"]
+    assert "the hub is down: nobody listens at 127.0.0.1:" in status["problem"]
+    assert status["hosts"]["localhost"]["reachable"]
     away = account.run(".venv/bin/ansible-inventory -i inventory/hub --list")
     assert away.returncode
     assert "nothing listens there: is the cluster started" in " ".join(away.stderr.split())

@@ -224,6 +224,21 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content, why):
     assert why in str(raised.value)
 
 
+# ---- status
+
+
+def test_the_status_takes_each_host_s_own_answer():
+    groups = {"alpha": ["node1", "node2"], "alpha_controller": ["node1"], "all": ["node1", "node2", "node3"]}
+    hostvars = {
+        "localhost": {"groups": groups},
+        "node1": {"ipyparallel_host_roles": ["controller"], filters.HOST: {"skipped": True}},
+        "node2": {"ipyparallel_host_roles": ["engines"], filters.HOST: {"host": {"cores": 8}, "problem": ""}},
+        "node3": {},
+    }
+    cluster = {"deployed": True, "running": True, "engines": [], "expected_by_host": {}, "problem": ""}
+    found = filters.overview_of({"cluster": cluster, "host": {"cores": 2}}, hostvars, "alpha")
+    assert {name: host["cores"] for name, host in found["hosts"].items()} == {"node1": 2, "node2": 8}
+    assert found["hosts"]["node2"]["roles"] == ["engines"]
 # ---- packages
 
 

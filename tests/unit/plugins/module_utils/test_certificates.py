@@ -7,7 +7,7 @@ import datetime
 import ipaddress
 
 import pytest
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.certificates import problem
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.certificates import certificate_days, problem
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -102,3 +102,18 @@ def test_one_that_ends_or_has_not_begun():
     assert problem(issue(end=31), pem(KEY), NAMES, 30) == ""
     assert "in less than 30 days" in problem(issue(begin=-20, end=-1), pem(KEY), NAMES, 30)
     assert "is valid from" in problem(issue(begin=1), pem(KEY), NAMES, 30)
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+def test_without_a_certificate_there_are_no_days(tmp_path, content):
+    path = tmp_path / "certificate.pem"
+    if content is not None:
+        path.write_text(content)
+    assert certificate_days(str(path)) is None
+
+
+@pytest.mark.parametrize("days", [30.5, -2])
+def test_days_of_a_certificate(tmp_path, days):
+    path = tmp_path / "certificate.pem"
+    path.write_text(issue(begin=-10, end=days))
+    assert certificate_days(str(path)) == pytest.approx(days, abs=0.1)

@@ -276,6 +276,22 @@ def test_a_host_without_it_says_so_and_in_check_mode_goes_on(respawned):
     assert respawned == []
 
 
+@pytest.mark.parametrize("minor", [f"python{sys.version_info.major}.{sys.version_info.minor}", "python3.1"])
+def test_in_place_where_the_minor_version_is_the_same(respawned, monkeypatch, tmp_path, minor):
+    packages = tmp_path / "lib" / minor / "site-packages"
+    packages.mkdir(parents=True)
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.touch(0o755)
+    monkeypatch.setattr(sys, "path", ["/elsewhere"])
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    assert hub.respawn(Module(check_mode=False), str(python), in_place=True)
+    if minor == "python3.1":
+        assert (respawned, sys.path) == ([str(python)], ["/elsewhere"])
+    else:
+        assert (respawned, sys.path) == ([], [str(packages), "/elsewhere"])
+
+
 def test_under_mitogen_this_process_takes_the_packages_of_the_clusters_python(respawned, monkeypatch, tmp_path):
     minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
     packages = tmp_path / "lib" / minor / "site-packages"

@@ -17,9 +17,50 @@ ENGINES = [
         "state": "idle",
         "queued": 0,
         "completed": 12,
+        "uptime_seconds": 3725,
+        "memory_bytes": 70 * 2**20,
     },
-    {"id": 1, "host": "node2", "pool": "default", "core": 0, "pid": 12, "state": "busy", "queued": 3, "completed": 0},
+    {
+        "id": 1,
+        "host": "node2",
+        "pool": "default",
+        "core": 0,
+        "pid": 12,
+        "state": "busy",
+        "queued": 3,
+        "completed": 0,
+        "uptime_seconds": None,
+        "memory_bytes": None,
+    },
 ]
+HOSTS = {
+    "node1": {
+        "roles": ["controller", "engines", "notebook"],
+        "reachable": True,
+        "problem": "",
+        "engines": {"default": {"expected": 1, "registered": 1, "busy": 0}},
+        "cores": 2,
+        "load_average": [0.5, 1, 2.25],
+        "memory_total_bytes": 8 * 2**30,
+        "memory_available_bytes": 5 * 2**30,
+        "memory_used_bytes": 3 * 2**30,
+        "uptime_seconds": 90061,
+        "certificate_days": 824.4,
+    },
+    "node2": {
+        "roles": ["engines"],
+        "reachable": False,
+        "problem": "unreachable: no answer in 2 s",
+        "engines": {"default": {"expected": 1, "registered": 1, "busy": 1}},
+        "cores": None,
+        "load_average": None,
+        "memory_total_bytes": None,
+        "memory_available_bytes": None,
+        "memory_used_bytes": None,
+        "uptime_seconds": None,
+        "certificate_days": None,
+    },
+}
 CLUSTER = {
     "deployed": True,
     "running": True,
@@ -45,6 +86,8 @@ CLUSTER = {
         }
     },
     "queue": {"queued": 3, "unassigned": 1, "completed": 12},
+    "hosts": HOSTS,
+    "pools": {"default": {"expected": 2, "registered": 2, "busy": 1}},
 }
 
 
@@ -136,32 +179,120 @@ def test_the_status_of_a_running_cluster():
     for line in (
         "cluster alpha: running",
         "controller 10.0.0.5, ports 10100-10108 (engine), 10109-10114 (client), 10115-10117 (internal)",
-        "engines 2 of 2",
+        "engines 2 of 2, 1 busy",
         "queue 3 queued, 1 unassigned, 12 completed",
         "versions python 3.11.2, ipyparallel 9.2.0, pyzmq 27.1.0",
         "messages json, encrypted (CURVE), scheduler leastload",
         "notebook https://10.0.0.5:8888/lab",
-        "id host pool core pid state queued completed",
-        "0 node1 default 0 4711 idle 0 12",
-        "1 node2 default 0 12 busy 3 0",
+        "certificate 824 days left (on node1)",
+        "host is engines busy cores load memory up",
+        "node1 controller, engines, notebook 1 of 1 0 2 0.50 1.00 2.25 3.0 GiB of 8.0 GiB 1 d 1 h",
+        "node2 engines 1 of 1 1 ? ? ? ? unreachable: no answer in 2 s",
+        "id host pool core pid state queued completed up memory",
+        "0 node1 default 0 4711 idle 0 12 1 h 2 min 70 MiB",
+        "1 node2 default 0 12 busy 3 0 ? ?",
     ):
         assert line in lines
     assert not [line for line in lines if line.startswith("problem")]
 
 
 def test_the_status_of_a_cluster_that_does_not_answer():
-    down = {**CLUSTER, "running": False, "problem": "the hub did not answer", "engines": [], "queue": {}}
+    unknown = {"expected": 1, "registered": None, "busy": None}
+    hosts = {name: {**host, "engines": {"default": unknown}} for name, host in HOSTS.items()}
+    down = {
+        **CLUSTER,
+        "running": False,
+        "problem": "the hub did not answer",
+        "engines": [],
+        "queue": {},
+        "hosts": hosts,
+    }
     lines = lines_of(report.status(down))
     assert lines[0] == "cluster alpha: NOT RUNNING"
     assert lines[1] == "problem the hub did not answer"
-    assert "engines 0 of 2" in lines
+    assert "engines ? of 2" in lines
+    assert "node2 engines ? of 1 ? ? ? ? ? unreachable: no answer in 2 s" in lines
     assert "queue ?" in lines
     assert not [line for line in lines if line.startswith("id ")]
 
 
 def test_an_engine_that_others_started_has_no_place():
     foreign = {**ENGINES[0], "host": None, "pool": None, "core": None, "pid": None}
-    assert "0 ? ? ? ? idle 0 12" in lines_of(report.status({**CLUSTER, "engines": [foreign]}))
+    assert "0 ? ? ? ? idle 0 12 1 h 2 min 70 MiB" in lines_of(report.status({**CLUSTER, "engines": [foreign]}))
+
+
+def test_the_status_without_the_controller_host():
+    gone = {
+        "deployed": None,
+        "running": False,
+        "name": "alpha",
+        "problem": "controller host node1: unreachable: no route",
+        "engines": [],
+        "hosts": {name: {**host, "engines": None} for name, host in HOSTS.items()},
+        "pools": {},
+    }
+    lines = lines_of(report.status(gone))
+    assert lines[:3] == ["cluster alpha: NOT RUNNING", "problem controller host node1: unreachable: no route", ""]
+    assert any(line.startswith("node1 controller, engines, notebook ? ? 2 0.50") for line in lines)
+
+
+def test_pools_are_told_apart_where_there_are_several():
+    counts = {"expected": 2, "registered": 1, "busy": 1}
+    both = {"default": counts, "gpu": {**counts, "registered": 2}}
+    hosts = {"node1": {**HOSTS["node1"], "engines": both}}
+    lines = lines_of(report.status({**CLUSTER, "hosts": hosts, "pools": both}))
+    assert "engines 2 of 2: default 1 of 2, gpu 2 of 2, 1 busy" in lines
+    assert any(
+        line.startswith("node1 controller, engines, notebook default 1 of 2, gpu 2 of 2 2 2 0.50") for line in lines
+    )
+
+
+def test_a_host_without_engines_has_none():
+    hosts = {"node1": {**HOSTS["node1"], "engines": {}}}
+    assert any(
+        line.startswith("node1 controller, engines, notebook none 0 2")
+        for line in lines_of(report.status({**CLUSTER, "hosts": hosts}))
+    )
+
+
+def test_a_controller_s_uptime_and_a_certificate_that_has_ended():
+    hosts = {"node1": {**HOSTS["node1"], "certificate_days": -1.5}}
+    controller = {**CLUSTER["controller"], "uptime_seconds": 41}
+    lines = lines_of(report.status({**CLUSTER, "hosts": hosts, "controller": controller}))
+    assert any(line.startswith("controller 10.0.0.5, up 41 s, ports 10100-10108") for line in lines)
+    assert any(line.startswith("certificate EXPIRED") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, "?"),
+        (0, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min 0 s"),
+        (3725, "1 h 2 min"),
+        (90061, "1 d 1 h"),
+        (8640000, "100 d 0 h"),
+        (-1, "0 s"),
+    ],
+)
+def test_lengths_of_time(seconds, words):
+    assert report.duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (2048, "2 KiB"),
+        (70 * 2**20, "70 MiB"),
+        (8 * 2**30, "8.0 GiB"),
+        (2**41, "2048.0 GiB"),
+    ],
+)
+def test_sizes(count, words):
+    assert report.size(count) == words
 
 
 def test_the_status_of_no_cluster_is_why():

@@ -422,32 +422,6 @@ def test_an_engine_of_this_host_that_ended_is_forgotten_at_once(world, python):
     assert world.did == [("forget", 0)]
 
 
-@pytest.mark.parametrize("content", [None, "", "no certificate"])
-def test_without_a_certificate(tmp_path, content):
-    path = tmp_path / "certificate.pem"
-    if content is not None:
-        path.write_text(content)
-    assert service.certificate_days(str(path)) is None
-
-
-def test_days_of_a_certificate(tmp_path):
-    x509 = pytest.importorskip("cryptography.x509")
-    import datetime
-
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "alpha")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=30.5))
-    path = tmp_path / "certificate.pem"
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    path.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
-    assert service.certificate_days(str(path)) == pytest.approx(30.5, abs=0.1)
-
-
 # ---- answers
 
 

@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import http.server
 import json
 import os
+import socket
 import sys
+import threading
 
 import pytest
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import Identity, identity_text
@@ -14,7 +18,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment im
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import HubError, Waiting
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import read_state, write_state
-from ansible_collections.ipyparallel.cluster.plugins.modules import cluster_info, wait_for_engines
+from ansible_collections.ipyparallel.cluster.plugins.modules import cluster_info, host_info, wait_for_engines
 
 IDENTITY = Identity("alpha", "10.0.0.5", 10100, "msgpack", "curve", "lru", "0" * 64, "p" * 40, "s" * 40)
 ENGINES = {"node1": {"default": 2}}
@@ -37,6 +41,7 @@ def client(monkeypatch):
     found = Client()
     for module in (cluster_info, wait_for_engines):
         monkeypatch.setattr(module, "connect", lambda connector, timeout: found)
+    monkeypatch.setattr(cluster_info, "why_no_hub", lambda identity: "")
     return found
 
 
@@ -67,8 +72,9 @@ def info(run, tmp_path):
 
 @pytest.mark.parametrize("check", [False, True])
 def test_a_running_cluster(info, state, client, monkeypatch, check):
-    engines = [{"id": 0, "uuid": "x", "host": "node1", "pool": "default", "core": 1, "pid": 4711}]
-    monkeypatch.setattr(cluster_info, "described", lambda client: (engines, {"queued": 3}))
+    engine = {"id": 0, "uuid": "x", "host": "node1", "pool": "default", "core": 1, "pid": 4711, "completed": 2}
+    engines = [engine]
+    monkeypatch.setattr(cluster_info, "described", lambda client: (engines, {"queued": 3, "completed": 2}))
     result = info(check=check)
     assert not result["changed"]
     cluster = result["cluster"]
@@ -89,8 +95,10 @@ def test_a_running_cluster(info, state, client, monkeypatch, check):
         "versions": {"python": "3.11.2"},
         "engines": engines,
         "expected": 2,
+        "expected_by_host": ENGINES,
         "missing": ["node1 default/0"],
         "notebooks": NOTEBOOKS,
+        "queue": {"queued": 3, "completed": 2},
         "workers": [],
         "queue": {"queued": 3},
         "health": {"state": "absent", "since": "", "problems": [], "repairs": []},
@@ -101,14 +109,17 @@ def test_a_running_cluster(info, state, client, monkeypatch, check):
 
 
 def test_a_whole_cluster_has_no_problem(info, state, client, monkeypatch):
-    engines = [{"id": core, "host": "node1", "pool": "default", "core": core, "pid": 4711} for core in (0, 1)]
-    monkeypatch.setattr(cluster_info, "described", lambda client: (engines, {}))
+    engines = [
+        {"id": core, "host": "node1", "pool": "default", "core": core, "pid": 4711, "completed": 0} for core in (0, 1)
+    ]
+    monkeypatch.setattr(cluster_info, "described", lambda client: (engines, {"completed": 0}))
     cluster = info()["cluster"]
     assert (cluster["running"], cluster["problem"], cluster["missing"]) == (True, "", [])
 
 
 def test_a_hub_that_does_not_answer(info, state, monkeypatch):
     monkeypatch.setattr(cluster_info, "connect", no_hub)
+    monkeypatch.setattr(cluster_info, "why_no_hub", lambda identity: "")
     cluster = info(timeout=2)["cluster"]
     assert (cluster["deployed"], cluster["running"], cluster["engines"], cluster["expected"]) == (True, False, [], 2)
     assert "did not answer within 2 s" in cluster["problem"]
@@ -124,6 +135,101 @@ def test_a_hub_that_dies_while_it_answers(info, state, client, monkeypatch):
     assert not cluster["running"]
     assert cluster["problem"] == "the hub did not answer a question: ConnectionResetError: gone"
     assert client.closed
+
+
+def test_a_hub_that_is_down_is_not_waited_for(info, state, monkeypatch, free_port):
+    here = dataclasses.replace(IDENTITY, address="127.0.0.1", port_base=free_port)
+    (state / "identity.json").write_text(identity_text(here))
+    monkeypatch.setattr(cluster_info, "connect", None)
+    monkeypatch.setattr(cluster_info, "respawn", None)
+    result = info()
+    cluster = result["cluster"]
+    assert (cluster["deployed"], cluster["running"], cluster["expected"]) == (True, False, 2)
+    assert f"nobody listens at 127.0.0.1:{free_port}" in cluster["problem"]
+    assert "ipyparallel.cluster.start" in cluster["problem"]
+    assert cluster["versions"] == {"python": "3.11.2"}
+    assert "host" not in result
+
+
+def test_where_somebody_listens_the_hub_is_asked():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = dataclasses.replace(IDENTITY, address="127.0.0.1", port_base=server.getsockname()[1])
+        assert cluster_info.why_no_hub(here) == ""
+    assert cluster_info.why_no_hub(dataclasses.replace(IDENTITY, address="no.such.name.invalid")) == ""
+
+
+@pytest.fixture
+def watchdog():
+    """A watchdog that says what it is told to; the identity whose it is."""
+    said = {}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(said["status"]).encode())
+
+        def log_message(self, *_arguments):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    port_base = server.server_port - (IDENTITY.ports.metrics - IDENTITY.port_base)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield said, dataclasses.replace(IDENTITY, port_base=port_base)
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_what_the_watchdog_has_had_done_is_taken_off(info, state, client, monkeypatch, watchdog):
+    said, identity = watchdog
+    said["status"] = {"state": "whole", "since": "now", "problems": [], "events": [], "own_completed": {"0": 3, "1": 9}}
+    (state / "identity.json").write_text(identity_text(identity))
+    engines = [
+        {"id": core, "host": "node1", "pool": "default", "core": core, "pid": 4711, "completed": 4} for core in (0, 1)
+    ]
+    monkeypatch.setattr(cluster_info, "described", lambda client: (engines, {"completed": 8}))
+    cluster = info()["cluster"]
+    assert [engine["completed"] for engine in cluster["engines"]] == [1, 0]
+    assert cluster["queue"] == {"completed": 1}
+    assert cluster["health"] == {"state": "whole", "since": "now", "problems": [], "repairs": []}
+
+
+def test_a_hub_that_the_watchdog_gave_up_is_not_waited_for_long(info, state, monkeypatch, watchdog):
+    said, identity = watchdog
+    said["status"] = {"state": "down", "since": "now", "problems": ["no hub"], "events": []}
+    (state / "identity.json").write_text(identity_text(identity))
+    monkeypatch.setattr(cluster_info, "connect", no_hub)
+    monkeypatch.setattr(cluster_info, "why_no_hub", lambda identity: "")
+    assert "did not answer within 1 s" in info(timeout=5)["cluster"]["problem"]
+
+
+def test_with_a_scope_the_host_is_described_too(info, state, client, monkeypatch):
+    monkeypatch.setattr(cluster_info, "described", lambda client: ([], {"completed": 0}))
+    assert info(scope="user")["host"]["memory_total_bytes"] > 0
+
+
+# ---- host_info
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_this_host(run_module, check):
+    result = run_module(host_info, check=check, cluster="alpha", scope="user", limit=2.0)
+    assert not result["changed"]
+    assert result["host"]["memory_total_bytes"] > 0
+
+
+def test_a_host_that_cannot_be_read(run_module, monkeypatch):
+    def fail(cluster, scope):
+        raise PermissionError(13, "Permission denied", "/proc/meminfo")
+
+    monkeypatch.setattr(host_info, "usage", fail)
+    result = run_module(host_info, cluster="alpha", scope="user")
+    assert "/proc/meminfo" in result["msg"]
+
+
+# ---- cluster_info, where there is nothing
 
 
 def test_no_cluster(info, tmp_path, run, state):
