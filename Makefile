@@ -73,6 +73,10 @@ else
 	@echo "make: FORMAT=$(FORMAT) is unknown: give json, or nothing for a text" >&2; exit 2
 endif
 
+.PHONY: logs
+logs: .venv/.stamp ## Bring the logs of all processes here, into logs/NAME
+	@$(call play,logs)
+
 .PHONY: verify
 verify: .venv/.stamp ## Try every operation of a client on the running cluster
 	@$(call play,verify)

@@ -15,6 +15,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils import overvie
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import packages, paths, report
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import as_count
 
+LOGS = "__ipyparallel_logs"
 ENVIRONMENT = "__ipyparallel_environment"
 RESOLVED = "__ipyparallel_environment_resolved"
 INSTALLED = "__ipyparallel_environment_installed"
@@ -307,6 +308,11 @@ def overview_of(result: Mapping[str, t.Any], hostvars: Mapping[str, t.Any], name
     return overview.overview(name, controller, result, found)
 
 
+def logs(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> str:
+    """Return in words what module ``fetch_logs`` has brought of *hosts*."""
+    return report.logs({host: hostvars[host].get(LOGS) or {} for host in hosts})
+
+
 class FilterModule:
     """The filters, by name."""
 
@@ -320,6 +326,7 @@ class FilterModule:
             "execution": report.execution,
             "firewall_hosts": firewall_hosts,
             "host_roles": host_roles,
+            "logs": logs,
             "installation": installation,
             "lock_problem": packages.lock_problem,
             "new_hosts": new_hosts,

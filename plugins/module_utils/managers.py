@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import typing as t
+from collections.abc import Mapping
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import has_environment
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import Manager
@@ -27,6 +28,20 @@ MANAGED_ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
 """The options of documentation fragment ``managed``."""
 
 
+def manager_of(kind: str, cluster: str, places: Mapping[str, str], environment: str) -> Manager:
+    """Return a manager.
+
+    Args:
+        kind: one of `MANAGERS`.
+        cluster: name of the cluster.
+        places: its directories ``config``, ``log`` and ``run``.
+        environment: its Python environment, a link or not.
+    """
+    if kind == "supervisor":
+        return Supervisor(cluster, places["config"], places["log"], places["run"], environment)
+    return Systemd(cluster, places["config"], places["run"], environment, kind == "systemd_user")
+
+
 def make_manager(module: AnsibleModule, environment: str) -> Manager:
     """Return the manager that the options of *module* name; fail where it is of an environment that is not there.
 
@@ -37,6 +52,4 @@ def make_manager(module: AnsibleModule, environment: str) -> Manager:
     params = module.params
     if params["manager"] == "supervisor":
         has_environment(module, os.path.join(environment, "bin", "python"))
-        return Supervisor(params["cluster"], params["config"], params["log"], params["run"], environment)
-    of_account = params["manager"] == "systemd_user"
-    return Systemd(params["cluster"], params["config"], params["run"], environment, of_account)
+    return manager_of(params["manager"], params["cluster"], params, environment)

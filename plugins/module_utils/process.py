@@ -328,11 +328,33 @@ def is_one_line(text: str) -> bool:
 
 
 def tail(path: str, lines: int = 15) -> list[str]:
-    """Return the last *lines* of a log, empty where there is none."""
+    """Return the last *lines* of a log for a message, and no more than lines usually have; empty without one."""
+    return _last_lines(path, lines, 200 * lines)
+
+
+def last_lines(path: str, lines: int) -> list[str]:
+    """Return the last *lines* of a log, however long they are; empty without a log."""
+    much = 200 * lines
+    while True:
+        found = _last_lines(path, lines + 1, much)
+        # the first one has lost its beginning, unless it is that of the log
+        if len(found) > lines or much >= _size(path):
+            return found[-lines:]
+        much *= 8
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _last_lines(path: str, lines: int, most_bytes: int) -> list[str]:
     try:
         with open(path, "rb") as stream:
             stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - 200 * lines))
+            stream.seek(max(0, stream.tell() - most_bytes))
             return stream.read().decode("utf-8", "replace").splitlines()[-lines:]
     except FileNotFoundError:
         return []
@@ -420,6 +442,9 @@ class Manager(t.Protocol):
 
     def tail(self, unit: Unit, lines: int) -> list[str]:
         """Return the last *lines* of the log of a single process."""
+
+    def history(self, single: str, lines: int, since: str) -> list[str]:
+        """Return the last *lines* of the log of a single process, with their times where the log has them."""
 
     def validate(self, definition: Definition) -> None:
         """Check the rendered definition with the manager's own parser, before anything is written."""

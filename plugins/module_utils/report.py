@@ -322,6 +322,25 @@ def verification(result: Mapping[str, t.Any]) -> str:
     return "\n".join([*lines, f"{passed} of {len(result['checks'])} checks passed"])
 
 
+def logs(found: Mapping[str, Mapping[str, t.Any]]) -> str:
+    """Return what module ``fetch_logs`` has brought of each host, and what it has not.
+
+    Args:
+        found: by host, what it returned.
+    """
+    rows = [("host", "process", "state", "lines", "file")]
+    without = []
+    for host, result in sorted(found.items()):
+        brought = result.get("logs") or []
+        rows += [(host, log["name"], log["state"], str(log["lines"]), log["path"]) for log in brought]
+        if not result:
+            without.append(f"no logs of {host}: it has failed, as said above")
+        elif not brought:
+            why = result.get("problem") or result.get("msg") or "nothing of the cluster is laid down there"
+            without.append(f"no logs of {host}: {why}")
+    return "\n".join([*(table(rows) if rows[1:] else []), *without])
+
+
 def what_stays(notebooks: Mapping[str, Mapping[str, t.Any]]) -> str:
     """Return what a removal of the cluster left."""
     places = [f"{notebook['directory']} on {host}" for host, notebook in sorted(notebooks.items())]

@@ -37,6 +37,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import
     end_processes,
     is_alive,
     is_one_line,
+    last_lines,
     process_environ,
     running_processes,
     shell_line,
@@ -390,6 +391,19 @@ files = supervisor.d/*.conf
     def tail(self, unit: Unit, lines: int) -> list[str]:
         """Return the last *lines* of the log of a single process."""
         return tail(unit.log, lines)
+
+    def history(self, single: str, lines: int, since: str) -> list[str]:
+        """Return the last *lines* of the log of a single process, or of supervisord.
+
+        Raises:
+            ProcessError: *since* is given, and the lines of these logs have no times.
+        """
+        if since:
+            raise ProcessError(
+                f"the logs of supervisor have no times, so that they cannot begin at {since!r}: give a number of lines "
+                "(ipyparallel_logs_lines)"
+            )
+        return last_lines(self.log_path(single), lines)
 
     def enabled(self, name: str, state: str) -> bool:  # noqa: ARG002 - of the protocol
         """Return that a reboot changes nothing: supervisord is not started by it."""

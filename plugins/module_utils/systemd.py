@@ -266,10 +266,28 @@ class Systemd:
 
     def tail(self, unit: Unit, lines: int) -> list[str]:
         """Return the last *lines* of the journal of a single process."""
-        which = "--user-unit" if self.of_account else "--unit"
-        name = self.unit(unit.name)
-        done = self._call("journalctl", f"{which}={name}", f"--lines={lines}", "--output=cat", "--no-pager", "--quiet")
+        return self._journal(unit.name, f"--lines={lines}", "--output=cat").stdout.splitlines()
+
+    def history(self, single: str, lines: int, since: str) -> list[str]:
+        """Return the last *lines* of the journal of a single process, each with its time.
+
+        Args:
+            single: its name, such as ``engines-default-0``; it need not run.
+            lines: how many.
+            since: not those before this time, in the words of ``journalctl --since``; empty for any.
+
+        Raises:
+            ProcessError: journalctl refuses, such as a time that it does not understand.
+        """
+        begin = [f"--since={since}"] if since else []
+        done = self._journal(single, f"--lines={lines}", "--output=short-iso", *begin)
+        if done.returncode:
+            raise ProcessError(f"journalctl cannot show the log of {single}: {done.stderr.strip() or 'no message'}")
         return done.stdout.splitlines()
+
+    def _journal(self, single: str, *options: str) -> subprocess.CompletedProcess[str]:
+        which = "--user-unit" if self.of_account else "--unit"
+        return self._call("journalctl", f"{which}={self.unit(single)}", *options, "--no-pager", "--quiet")
 
     def enabled(self, name: str, state: str) -> bool:
         """Return whether a reboot leads to *state*."""

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from ansible.errors import AnsibleConnectionFailure
-from ansible_collections.ipyparallel.cluster.plugins.action.host_info import ActionModule, NoAnswer, at_most, limited
+from ansible_collections.ipyparallel.cluster.plugins.action.host_info import ActionModule
 
 
 def hang():
@@ -79,26 +79,3 @@ def test_a_module_that_fails(look):
     result = look(lambda: {"failed": True, "msg": "there is no Python", "rc": 127})
     assert (result["host"], result["problem"]) == (None, "there is no Python")
     assert not result.get("failed")
-
-
-def test_the_limit_is_for_all_calls_together():
-    spent = []
-    first, second = limited(lambda: "done", 5, spent), limited(hang, 5, spent)
-    assert first() == "done"
-    spent.append(4.99)
-    started = time.monotonic()
-    with pytest.raises(NoAnswer):
-        second()
-    assert time.monotonic() - started < 4
-
-
-def test_limits_within_limits():
-    def outer():
-        with at_most(0.05):
-            with at_most(5):
-                pass
-            hang()
-
-    with pytest.raises(NoAnswer):
-        outer()
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)

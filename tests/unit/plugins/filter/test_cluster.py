@@ -239,6 +239,14 @@ def test_the_status_takes_each_host_s_own_answer():
     found = filters.overview_of({"cluster": cluster, "host": {"cores": 2}}, hostvars, "alpha")
     assert {name: host["cores"] for name, host in found["hosts"].items()} == {"node1": 2, "node2": 8}
     assert found["hosts"]["node2"]["roles"] == ["engines"]
+
+
+def test_logs_of_the_hosts_of_a_play():
+    hostvars = {"node1": {filters.LOGS: {"logs": [], "problem": "unreachable: x"}}, "node2": {}, "node3": {}}
+    assert filters.logs(hostvars, ["node1", "node2"]).splitlines() == [
+        "no logs of node1: unreachable: x",
+        "no logs of node2: it has failed, as said above",
+    ]
 # ---- packages
 
 

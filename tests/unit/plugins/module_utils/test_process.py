@@ -389,3 +389,12 @@ def test_a_log_that_is_no_text_or_not_there(tmp_path):
     path.write_bytes(b"\xff" * 100000 + b"\nlast")
     assert process.tail(str(path))[-1] == "last"
     assert len("".join(process.tail(str(path)))) <= 200 * 15
+
+
+@given(st.lists(st.integers(0, 3000), max_size=40), st.integers(1, 12))
+def test_the_last_lines_are_whole(tmp_path_factory, lengths, count):
+    path = tmp_path_factory.mktemp("log") / "x.log"
+    assert process.last_lines(str(path), count) == []
+    lines = [f"{number} {'x' * length}" for number, length in enumerate(lengths)]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    assert process.last_lines(str(path), count) == lines[-count:]

@@ -317,6 +317,29 @@ def test_what_stays_is_named():
     assert report.what_stays({})
 
 
+# ---- logs
+
+
+def test_what_was_brought_and_what_was_not():
+    log = {"name": "controller", "state": "running", "lines": 12, "path": "/logs/node1/controller.log"}
+    found = {
+        "node3": {"logs": [], "problem": "unreachable: no answer in 3 s"},
+        "node1": {"logs": [log], "problem": ""},
+        "node4": {"failed": True, "msg": "no journal"},
+        "node2": {"logs": [], "problem": ""},
+        "node5": {},
+    }
+    assert lines_of(report.logs(found)) == [
+        "host process state lines file",
+        "node1 controller running 12 /logs/node1/controller.log",
+        "no logs of node2: nothing of the cluster is laid down there",
+        "no logs of node3: unreachable: no answer in 3 s",
+        "no logs of node4: no journal",
+        "no logs of node5: it has failed, as said above",
+    ]
+    assert report.logs({"node2": {"logs": [], "problem": ""}}).startswith("no logs of node2")
+
+
 # ---- what engines said
 
 SAID = {"status": "ok", "stdout": "hello\n", "stderr": "", "result": "42", "traceback": "", "error": ""}

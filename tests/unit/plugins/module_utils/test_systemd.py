@@ -79,6 +79,8 @@ with open(f"{{here}}/says.json") as stream:
     says = json.load(stream)
 arguments = [word for word in sys.argv[1:] if not word.startswith("--")]
 if sys.argv[0].endswith("journalctl"):
+    if says["fails"].get("journalctl"):
+        sys.exit(says["fails"]["journalctl"])
     print("\\n".join(says["journal"]))
     sys.exit()
 if "--property=DefaultLimitNOFILE" in sys.argv:
@@ -655,6 +657,21 @@ def test_the_last_lines_of_the_journal(request, which, option, fake):
     assert found.tail(Unit("engines-default-1", "failed"), 7) == ["one", "two"]
     (call,) = fake.calls()
     assert f"{option}=ipyparallel-alpha-engines-default@1.service --lines=7 " in call
+
+
+@pytest.mark.parametrize(("since", "option"), [("", []), ("1 hour ago", ["--since=1 hour ago"])])
+def test_the_journal_with_its_times(manager, fake, since, option):
+    fake.says(journal=["one", "two"])
+    assert manager.history("controller", 1000, since) == ["one", "two"]
+    (call,) = fake.calls()
+    words = ["--unit=ipyparallel-alpha-controller.service", "--lines=1000", "--output=short-iso", *option]
+    assert call == shlex.join(["journalctl", *words, "--no-pager", "--quiet"])
+
+
+def test_a_time_that_the_journal_does_not_understand(manager, fake):
+    fake.says(fails={"journalctl": "Failed to parse timestamp: soon"})
+    with pytest.raises(ProcessError, match="cannot show the log of controller: Failed to parse timestamp: soon"):
+        manager.history("controller", 10, "soon")
 
 
 # ---- the plan is carried out

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import process as processes
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import supervisor
-from ansible_collections.ipyparallel.cluster.plugins.modules import process, process_info
+from ansible_collections.ipyparallel.cluster.plugins.modules import fetch_logs, process, process_info
 
 pytestmark = pytest.mark.filterwarnings(
     # supervisor's client leaves the closing of its socket to the garbage collector
@@ -507,3 +507,47 @@ def test_info_tells_what_a_failing_process_last_said(host, eventually):
     assert found["log"] == str(host.directory / "log" / "controller.log")
     text = host.info(lines=1)["text"]
     assert f"last lines of {found['log']}:\n    no identity" in text
+
+
+# ---- logs
+
+
+@pytest.fixture
+def logs(host, monkeypatch):
+    def run(**arguments):
+        places = {**host.places, "environment": f"{host.places['prefix']}/current"}
+        monkeypatch.setattr(fetch_logs, "paths", lambda scope, cluster, facts: places)
+        given = {"cluster": host.cluster, "scope": "user", "manager": "supervisor", "directory": "/nowhere"}
+        return host.run_module(fetch_logs, **given, **arguments)
+
+    return run
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_logs_of_what_runs_and_of_what_was_stopped(started, logs, check):
+    found = logs(check=check)
+    assert not found["changed"]
+    by_name = {log["name"]: log for log in found["logs"]}
+    assert list(by_name) == ["engines-default-0", "engines-default-1", "supervisord"]
+    assert by_name["engines-default-1"]["state"] in {"starting", "running"}
+    assert by_name["engines-default-1"]["text"] == ["instance 1"]
+    assert any("engines-default-0" in line for line in by_name["supervisord"]["text"])
+    assert len(logs(lines=1)["logs"][2]["text"]) == 1
+
+    assert started.process(state="stopped")["changed"]
+    by_name = {log["name"]: log for log in logs()["logs"]}
+    assert (by_name["engines-default-0"]["state"], by_name["engines-default-0"]["text"]) == ("stopped", ["instance 0"])
+
+
+def test_a_host_where_nothing_is_laid_down_has_no_logs(logs):
+    assert logs()["logs"] == []
+
+
+def test_logs_without_times_have_no_beginning(started, logs):
+    found = logs(since="1 hour ago")
+    assert found["failed"]
+    assert "'1 hour ago': give a number of lines (ipyparallel_logs_lines)" in found["msg"]
+
+
+def test_no_lines_are_refused(logs):
+    assert "0 is not a number of lines" in logs(lines=0)["msg"]

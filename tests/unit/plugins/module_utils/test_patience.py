@@ -1,0 +1,39 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Limits of time; whole questions are in the tests of the actions."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.patience import NoAnswer, at_most, limited
+
+
+def hang():
+    # what a signal interrupts, as a wait for ssh is
+    signal.sigtimedwait([], 60)
+
+
+def test_the_limit_is_for_all_calls_together():
+    spent = []
+    first, second = limited(lambda: "done", 5, spent), limited(hang, 5, spent)
+    assert first() == "done"
+    spent.append(4.99)
+    started = time.monotonic()
+    with pytest.raises(NoAnswer):
+        second()
+    assert time.monotonic() - started < 4
+
+
+def test_limits_within_limits():
+    def outer():
+        with at_most(0.05):
+            with at_most(5):
+                pass
+            hang()
+
+    with pytest.raises(NoAnswer):
+        outer()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
