@@ -11,6 +11,7 @@ import typing as t
 from collections.abc import Callable, Iterable, Mapping
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import overview, paths, report, transfer
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import overview, paths, report
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import packages, paths, report
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import as_count
@@ -21,6 +22,7 @@ RESOLVED = "__ipyparallel_environment_resolved"
 INSTALLED = "__ipyparallel_environment_installed"
 PREFLIGHT = "__ipyparallel_common_host"
 SECRETS = "__ipyparallel_notebook_secrets"
+FETCHED = "__ipyparallel_fetched"
 HOST = "__ipyparallel_host"
 HOST_ROLES = ("controller", "engines", "notebook")
 
@@ -313,18 +315,27 @@ def logs(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> str:
     return report.logs({host: hostvars[host].get(LOGS) or {} for host in hosts})
 
 
+def files_brought(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> int:
+    """Return how many files playbook ``get`` has found on *hosts*; one that has failed has none."""
+    return sum(len((hostvars[host].get(FETCHED) or {}).get("results") or []) for host in hosts)
+
+
 class FilterModule:
     """The filters, by name."""
 
     def filters(self) -> dict[str, Callable[..., t.Any]]:
         """Return the filters."""
         return {
+            "below": transfer.below,
             "at_places": at_places,
             "cluster_paths": cluster_paths,
             "defined_counts": defined_counts,
             "engine_counts": engine_counts,
             "execution": report.execution,
+            "files_brought": files_brought,
+            "files_to_bring": transfer.plan,
             "firewall_hosts": firewall_hosts,
+            "get_or_problem": transfer.get_or_problem,
             "host_roles": host_roles,
             "logs": logs,
             "installation": installation,
@@ -333,6 +344,7 @@ class FilterModule:
             "notebooks": notebooks,
             "overview": overview_of,
             "preflights": preflights,
+            "put_or_problem": transfer.put_or_problem,
             "requirement_lines": requirement_lines,
             "requirement_list": packages.split_requirements,
             "restarts": report.restarts,

@@ -247,6 +247,16 @@ def test_logs_of_the_hosts_of_a_play():
         "no logs of node1: unreachable: x",
         "no logs of node2: it has failed, as said above",
     ]
+
+
+def test_files_that_were_brought():
+    hostvars = {
+        "node1": {filters.FETCHED: {"results": [{}, {}]}},
+        "node2": {filters.FETCHED: {"skipped": True}},
+        "node3": {},
+        "node4": {filters.FETCHED: {"results": [{}]}},
+    }
+    assert filters.files_brought(hostvars, ["node1", "node2", "node3"]) == 2
 # ---- packages
 
 

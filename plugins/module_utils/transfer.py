@@ -1,0 +1,162 @@
+# Copyright: (c) 2026, the ipyparallel.cluster authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Files between the operator and the hosts of a cluster: which hosts are meant, and what goes where."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import typing as t
+from collections.abc import Iterable, Mapping, Sequence
+
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.selection import in_words
+
+WORDS = ("controller", "engines", "notebook")
+WILDCARDS = re.compile(r"[*?\[]")
+
+
+class TransferError(ValueError):
+    """A path or a host is not there, or not understood; the message names it and the remedy."""
+
+
+def list_of(value: t.Any) -> list[str]:
+    """Return names that were given as a list, or as a text with commas."""
+    names = value.split(",") if isinstance(value, str) else value or []
+    return [str(name).strip() for name in names if str(name).strip()]
+
+
+def choose_hosts(wanted: t.Any, cluster: str, groups: Mapping[str, Sequence[str]], variable: str) -> list[str]:
+    """Return the hosts of *cluster* that are meant, in the order of the inventory.
+
+    Args:
+        wanted: names of hosts, and the words ``controller``, ``engines`` and ``notebook``; none for all.
+        cluster: its name.
+        groups: of the inventory.
+        variable: that holds them, for the message.
+
+    Raises:
+        TransferError: one is neither; names the hosts there are.
+    """
+    hosts = list(groups[cluster])
+    names = list_of(wanted)
+    if not names:
+        return hosts
+    chosen: set[str] = set()
+    unknown = []
+    for name in names:
+        if name in hosts:
+            chosen.add(name)
+        elif name in WORDS:
+            chosen.update(groups.get(f"{cluster}_{name}", []))
+        else:
+            unknown.append(name)
+    if unknown:
+        raise TransferError(
+            f"{variable}: there is no host {in_words(unknown)} in cluster {cluster}; its hosts are: {in_words(hosts)}; "
+            f"or give one of the words {', '.join(WORDS)}"
+        )
+    return [host for host in hosts if host in chosen]
+
+
+def existing_path(path: t.Any, variable: str) -> str:
+    """Return a path on the operator's machine as an absolute one, without a slash at its end.
+
+    Raises:
+        TransferError: none is given, or there is nothing.
+    """
+    if not path:
+        raise TransferError(f"nothing is given: set {variable} to a file or directory on this machine")
+    found = os.path.abspath(os.path.expanduser(str(path)))
+    if not os.path.exists(found):
+        raise TransferError(f"{variable}: {found} does not exist on this machine")
+    return found
+
+
+def below(home: str, path: t.Any) -> str:
+    """Return *path* of a host as it is where it is absolute, or begins with ``~``; else below *home*."""
+    text = str(path or "")
+    return text if text.startswith(("/", "~")) else posixpath.join(home, text)
+
+
+def pattern_of(path: t.Any, variable: str) -> dict[str, str]:
+    """Return a path on hosts as its directory and the pattern of its last part.
+
+    Raises:
+        TransferError: none is given, or its directory has wildcards.
+    """
+    if not path:
+        raise TransferError(f"nothing is given: set {variable} to a file, a directory or a pattern on the hosts")
+    directory, name = posixpath.split(below("~", path).rstrip("/"))
+    if WILDCARDS.search(directory):
+        raise TransferError(f"{variable}: {path} has a wildcard in its directory: only the last part of a path may")
+    if name in ("", ".", "..") or name.startswith("~"):
+        raise TransferError(f"{variable}: {path} has no name: give what is in it, as in {str(path).rstrip('/')}/*")
+    return {"directory": directory or "/", "pattern": name}
+
+
+def plan(
+    found: Iterable[Mapping[str, t.Any]],
+    inside: Iterable[Mapping[str, t.Any]],
+    directory: t.Any,
+    host: str,
+    several: bool,
+) -> list[dict[str, str]]:
+    """Return the files of *host* to bring, each as ``src`` there and ``dest`` here.
+
+    Args:
+        found: what matches, all in one directory, as ``ansible.builtin.find`` returns it.
+        inside: the files in those that are directories, in the same form.
+        directory: of the operator's; none for the current one.
+        host: its name.
+        several: whether there are several hosts, so that each has a directory of its own.
+    """
+    here = os.path.abspath(os.path.expanduser(str(directory or ".")))
+    if several:
+        here = os.path.join(here, host.replace(os.sep, "_"))
+    matches = list(found)
+    # a directory that matches keeps its name, and what is in it its place
+    top = posixpath.dirname(matches[0]["path"]) if matches else "/"
+    files = [*(match for match in matches if match["isreg"]), *(file for file in inside if file["isreg"])]
+    return [
+        {"src": file["path"], "dest": os.path.join(here, posixpath.relpath(file["path"], top))}
+        for file in sorted(files, key=lambda file: str(file["path"]))
+    ]
+
+
+def put_or_problem(source: t.Any, hosts: t.Any, cluster: str, groups: Mapping[str, Sequence[str]]) -> dict[str, t.Any]:
+    """Return ``source`` and ``hosts`` of playbook ``put`` as they are meant, or the ``problem`` with them.
+
+    Args:
+        source: a path on the operator's machine.
+        hosts: names of hosts, and the words that `choose_hosts` knows.
+        cluster: its name.
+        groups: of the inventory.
+    """
+    try:
+        return {
+            "source": existing_path(source, "ipyparallel_put_source"),
+            "hosts": choose_hosts(hosts, cluster, groups, "ipyparallel_put_hosts"),
+            "problem": "",
+        }
+    except TransferError as error:
+        return {"problem": str(error)}
+
+
+def get_or_problem(source: t.Any, hosts: t.Any, cluster: str, groups: Mapping[str, Sequence[str]]) -> dict[str, t.Any]:
+    """Return ``source`` and ``hosts`` of playbook ``get`` as they are meant, or the ``problem`` with them.
+
+    Args:
+        source: a path on hosts, or a pattern.
+        hosts: names of hosts, and the words that `choose_hosts` knows.
+        cluster: its name.
+        groups: of the inventory.
+    """
+    try:
+        return {
+            "source": pattern_of(source, "ipyparallel_get_source"),
+            "hosts": choose_hosts(hosts, cluster, groups, "ipyparallel_get_hosts"),
+            "problem": "",
+        }
+    except TransferError as error:
+        return {"problem": str(error)}
