@@ -16,6 +16,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils import overvie
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import packages, paths, report
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import as_count
 
+LOGIN = "__ipyparallel_login"
 LOGS = "__ipyparallel_logs"
 ENVIRONMENT = "__ipyparallel_environment"
 RESOLVED = "__ipyparallel_environment_resolved"
@@ -320,6 +321,18 @@ def files_brought(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> int:
     return sum(len((hostvars[host].get(FETCHED) or {}).get("results") or []) for host in hosts)
 
 
+def ssh_logins(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> dict[str, dict[str, t.Any]]:
+    """Return how *hosts* are reached, as module ``ssh_login_info`` returned it, and what they are."""
+    return {
+        host: {
+            "lines": list(hostvars[host][LOGIN]["lines"]),
+            "left_out": list(hostvars[host][LOGIN]["left_out"]),
+            "roles": list(hostvars[host]["ipyparallel_host_roles"]),
+        }
+        for host in hosts
+    }
+
+
 class FilterModule:
     """The filters, by name."""
 
@@ -346,6 +359,8 @@ class FilterModule:
             "preflights": preflights,
             "put_or_problem": transfer.put_or_problem,
             "requirement_lines": requirement_lines,
+            "ssh_logins": ssh_logins,
+            "ssh_report": report.ssh,
             "requirement_list": packages.split_requirements,
             "restarts": report.restarts,
             "roles_of_hosts": roles_of_hosts,

@@ -322,6 +322,26 @@ def verification(result: Mapping[str, t.Any]) -> str:
     return "\n".join([*lines, f"{passed} of {len(result['checks'])} checks passed"])
 
 
+def ssh(written: Mapping[str, t.Any], logins: Mapping[str, Mapping[str, t.Any]]) -> str:
+    """Return what the operator can do with the settings of OpenSSH, and what is still to be done.
+
+    Args:
+        written: what module ``ssh_config`` returned.
+        logins: how the hosts are reached.
+    """
+    if not written["names"]:
+        return "no host is reached by SSH"
+    lines = [f"{written['path']} is written: {', '.join(f'ssh {name}' for name in written['names'])}"]
+    if written["include"]:
+        lines.append(f"put this line first into ~/.ssh/config, or give -F {written['path']}:\n    {written['include']}")
+    for host, login in sorted(logins.items()):
+        if not login["lines"]:
+            lines.append(f"{host} is not reached by SSH, and left out")
+        if login["left_out"]:
+            lines.append(f"{host}: not carried over: {' '.join(login['left_out'])}")
+    return "\n".join(lines)
+
+
 def logs(found: Mapping[str, Mapping[str, t.Any]]) -> str:
     """Return what module ``fetch_logs`` has brought of each host, and what it has not.
 

@@ -257,6 +257,14 @@ def test_files_that_were_brought():
         "node4": {filters.FETCHED: {"results": [{}]}},
     }
     assert filters.files_brought(hostvars, ["node1", "node2", "node3"]) == 2
+
+
+def test_logins_of_the_hosts_of_a_play():
+    login = {"lines": ["HostName x"], "left_out": [], "changed": False}
+    hostvars = {"node1": {filters.LOGIN: login, "ipyparallel_host_roles": ["engines"]}, "node2": {}}
+    assert filters.ssh_logins(hostvars, ["node1"]) == {
+        "node1": {"lines": ["HostName x"], "left_out": [], "roles": ["engines"]}
+    }
 # ---- packages
 
 

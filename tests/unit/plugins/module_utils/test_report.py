@@ -317,6 +317,23 @@ def test_what_stays_is_named():
     assert report.what_stays({})
 
 
+# ---- ssh
+
+
+def test_what_the_operator_can_do_with_ssh():
+    written = {"path": "/x.conf", "names": ["a-node1", "a-node2"], "include": "Include /x.conf"}
+    logins = {"node1": {"lines": ["y"], "left_out": ["-X"]}, "here": {"lines": [], "left_out": []}}
+    assert report.ssh(written, logins).splitlines() == [
+        "/x.conf is written: ssh a-node1, ssh a-node2",
+        "put this line first into ~/.ssh/config, or give -F /x.conf:",
+        "    Include /x.conf",
+        "here is not reached by SSH, and left out",
+        "node1: not carried over: -X",
+    ]
+    assert report.ssh({**written, "include": ""}, {}) == "/x.conf is written: ssh a-node1, ssh a-node2"
+    assert report.ssh({**written, "names": []}, logins) == "no host is reached by SSH"
+
+
 # ---- logs
 
 
