@@ -12,8 +12,8 @@ version_added: 0.1.0
 author: The ipyparallel.cluster authors (@ipyparallel)
 description:
   - Writes a file in the form of ssh_config(5) on the operator's machine, with mode 0600, so that
-    C(ssh <cluster>-<host>) reaches each host as Ansible does. The hosts of controller and notebook are C(<cluster>-controller) and
-    C(<cluster>-notebook) too; engines have several hosts, and no such name.
+    C(ssh <cluster>-<host>) reaches each host as Ansible does. The hosts of controller and notebook are
+    C(<cluster>-controller) and C(<cluster>-notebook) too; engines have several hosts, and no such name.
   - A file that is there and not its own it leaves as it is.
 options:
   cluster:
