@@ -339,8 +339,8 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., t.Any]]:
         """Return the filters."""
         return {
-            "below": transfer.below,
             "at_places": at_places,
+            "below": transfer.below,
             "cluster_paths": cluster_paths,
             "defined_counts": defined_counts,
             "engine_counts": engine_counts,
@@ -359,6 +359,10 @@ class FilterModule:
             "preflights": preflights,
             "put_or_problem": transfer.put_or_problem,
             "requirement_lines": requirement_lines,
+            "restarts": report.restarts,
+            "roles_of_hosts": roles_of_hosts,
+            "ssh_logins": ssh_logins,
+            "ssh_report": report.ssh,
             "ssh_logins": ssh_logins,
             "ssh_report": report.ssh,
             "requirement_list": packages.split_requirements,

@@ -296,7 +296,8 @@ def main() -> None:
     host = {"host": usage(identity.cluster, params["scope"])} if params["scope"] else {}
     expected = expected_engines(state["engines"])
     counts = {
-        host: {pool: len(numbers_of(count)) for pool, count in pools.items()} for host, pools in state["engines"].items()
+        host: {pool: len(numbers_of(count)) for pool, count in of_host.items()}
+        for host, of_host in state["engines"].items()
     }
     cluster.update(deployed=True, expected=len(expected), expected_by_host=counts)
     cluster.update(notebooks=state["notebooks"])
