@@ -11,7 +11,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import make_directory, read_text, write_text
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.overview import why_not
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.patience import ask
+from ansible_collections.ipyparallel.cluster.plugins.plugin_utils.patience import ask
 
 
 def write_log(directory: str, name: str, lines: list[str], check: bool) -> tuple[str, bool]:

@@ -8,7 +8,7 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.overview import why_not
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.patience import ask
+from ansible_collections.ipyparallel.cluster.plugins.plugin_utils.patience import ask
 
 
 class ActionModule(ActionBase):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import typing as t
 from collections.abc import Mapping
@@ -50,3 +51,8 @@ def paths(scope: str, cluster: str, facts: Mapping[str, t.Any]) -> dict[str, str
     found["python"] = posixpath.join(found["environment"], "bin", "python")
     found["client"] = posixpath.join(found["state"], "connector", "ipcontroller-client.json")
     return found
+
+
+def own_paths(scope: str, cluster: str) -> dict[str, str]:
+    """Return the same on this host, as its account has them, for a module that can do without facts."""
+    return paths(scope, cluster, {"env": os.environ, "user_dir": os.path.expanduser("~")})

@@ -11,7 +11,7 @@ import time
 import typing as t
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.certificates import certificate_days
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.paths import paths
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.paths import own_paths
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import age, running_processes, stat_fields
 
 
@@ -72,7 +72,7 @@ def usage(cluster: str, scope: str) -> dict[str, t.Any]:
     Raises:
         OSError: something cannot be read.
     """
-    places = paths(scope, cluster, {"env": os.environ, "user_dir": os.path.expanduser("~")})
+    places = own_paths(scope, cluster)
     with open("/proc/meminfo", encoding="ascii") as stream:
         bytes_of = memory(stream.read())
     days = certificate_days(os.path.join(places["state"], "notebook", "certificate.pem"))

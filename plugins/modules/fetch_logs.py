@@ -97,7 +97,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.managers import MANAGERS, manager_of
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.paths import SCOPES, paths
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.paths import SCOPES, own_paths
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import Manager, ProcessError
 
 
@@ -142,7 +142,7 @@ def main() -> None:
     params = module.params
     if params["lines"] < 1:
         module.fail_json(msg=f"{params['lines']} is not a number of lines: set ipyparallel_logs_lines to 1 or more")
-    places = paths(params["scope"], params["cluster"], {"env": os.environ, "user_dir": os.path.expanduser("~")})
+    places = own_paths(params["scope"], params["cluster"])
     manager = manager_of(params["manager"], params["cluster"], places, places["environment"])
     also = ["supervisord"] if os.path.exists(os.path.join(places["log"], "supervisord.log")) else []
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.paths import SCOPES, paths
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.paths import SCOPES, own_paths, paths
 
 HOME = {"env": {"HOME": "/home/ada"}, "user_dir": "/home/other"}
 
@@ -63,3 +63,11 @@ def test_without_a_variable_the_home_is_that_of_the_account(env):
 def test_two_clusters_share_nothing(scope):
     one, other = (set(paths(scope, name, HOME).values()) for name in ("alpha", "alpha_2"))
     assert not one & other
+
+
+def test_a_module_s_own_places(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", "/x")
+    assert own_paths("user", "alpha") == paths(
+        "user", "alpha", {"env": {"HOME": str(tmp_path), "XDG_STATE_HOME": "/x"}}
+    )

@@ -516,7 +516,7 @@ def test_info_tells_what_a_failing_process_last_said(host, eventually):
 def logs(host, monkeypatch):
     def run(**arguments):
         places = {**host.places, "environment": f"{host.places['prefix']}/current"}
-        monkeypatch.setattr(fetch_logs, "paths", lambda scope, cluster, facts: places)
+        monkeypatch.setattr(fetch_logs, "own_paths", lambda scope, cluster: places)
         given = {"cluster": host.cluster, "scope": "user", "manager": "supervisor", "directory": "/nowhere"}
         return host.run_module(fetch_logs, **given, **arguments)
 

@@ -8,7 +8,7 @@ import signal
 import time
 
 import pytest
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.patience import NoAnswer, at_most, limited
+from ansible_collections.ipyparallel.cluster.plugins.plugin_utils.patience import NoAnswer, at_most, limited
 
 
 def hang():
