@@ -11,9 +11,7 @@ import typing as t
 from collections.abc import Callable, Iterable, Mapping
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ipyparallel.cluster.plugins.module_utils import overview, paths, report, transfer
-from ansible_collections.ipyparallel.cluster.plugins.module_utils import overview, paths, report
-from ansible_collections.ipyparallel.cluster.plugins.module_utils import packages, paths, report
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import overview, packages, paths, report, transfer
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import as_count
 
 LOGIN = "__ipyparallel_login"
@@ -350,26 +348,22 @@ class FilterModule:
             "firewall_hosts": firewall_hosts,
             "get_or_problem": transfer.get_or_problem,
             "host_roles": host_roles,
-            "logs": logs,
             "installation": installation,
             "lock_problem": packages.lock_problem,
+            "logs": logs,
             "new_hosts": new_hosts,
             "notebooks": notebooks,
             "overview": overview_of,
             "preflights": preflights,
             "put_or_problem": transfer.put_or_problem,
             "requirement_lines": requirement_lines,
-            "restarts": report.restarts,
-            "roles_of_hosts": roles_of_hosts,
-            "ssh_logins": ssh_logins,
-            "ssh_report": report.ssh,
-            "ssh_logins": ssh_logins,
-            "ssh_report": report.ssh,
             "requirement_list": packages.split_requirements,
             "restarts": report.restarts,
             "roles_of_hosts": roles_of_hosts,
             "rotation": report.rotation,
             "shell_words": shell_words,
+            "ssh_logins": ssh_logins,
+            "ssh_report": report.ssh,
             "status": report.status,
             "summary": report.summary,
             "text_of_file": text_of_file,

@@ -265,6 +265,8 @@ def test_logins_of_the_hosts_of_a_play():
     assert filters.ssh_logins(hostvars, ["node1"]) == {
         "node1": {"lines": ["HostName x"], "left_out": [], "roles": ["engines"]}
     }
+
+
 # ---- packages
 
 
