@@ -100,7 +100,6 @@ def test_a_running_cluster(info, state, client, monkeypatch, check):
         "notebooks": NOTEBOOKS,
         "queue": {"queued": 3, "completed": 2},
         "workers": [],
-        "queue": {"queued": 3},
         "health": {"state": "absent", "since": "", "problems": [], "repairs": []},
     }
     assert client.closed
