@@ -37,14 +37,32 @@ def check_code(code: str, name: str) -> None:
     try:
         source = TransformerManager().transform_cell(code)  # type: ignore[no-untyped-call]
         compile(source, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-    except ValueError as error:
-        raise ExecutionError(f"{name} does not compile: {error}; nothing was sent to an engine") from None
-    except SyntaxError as error:
-        line = f", line {error.lineno}" if error.lineno else ""
-        text = f" ({error.text.strip()})" if error.text and error.text.strip() else ""
-        raise ExecutionError(
-            f"{name}{line} does not compile: {error.msg}{text}; nothing was sent to an engine"
-        ) from None
+    except (SyntaxError, ValueError) as error:
+        raise ExecutionError(f"{why_not(error, name)}; nothing was sent to an engine") from None
+
+
+def check_startup(code: str, name: str) -> None:
+    """Check that the code which engines run first, plain Python, compiles.
+
+    Args:
+        code: as a module has it.
+        name: what it is called in the message, such as the file it is from.
+
+    Raises:
+        ExecutionError: it does not.
+    """
+    try:
+        compile(code, name, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        raise ExecutionError(f"{why_not(error, f'the start-up {name}')}; no engine was started") from None
+
+
+def why_not(error: Exception, name: str) -> str:
+    """Return why code called *name* does not compile, with its line where that is known."""
+    number = getattr(error, "lineno", None)
+    text = (getattr(error, "text", None) or "").strip()
+    line = f", line {number}" if number else ""
+    return f"{name}{line} does not compile: {getattr(error, 'msg', error)}{f' ({text})' if text else ''}"
 
 
 # ---- on the engine: these are sent as they are, and find nothing of this module there

@@ -140,25 +140,6 @@ def resolve_size(value: t.Any, where: str) -> tuple[float | None, int | None]:
     return cpus, memory
 
 
-def check_startup(code: str, name: str) -> None:
-    """Check that the code which engines run first compiles.
-
-    Args:
-        code: plain Python.
-        name: what it is called in the message, such as the file it is from.
-
-    Raises:
-        PoolError: it does not; names the line.
-    """
-    try:
-        compile(code, name, "exec", dont_inherit=True)
-    except ValueError as error:
-        raise PoolError(f"the start-up {name} does not compile: {error}") from None
-    except SyntaxError as error:
-        text = f" ({error.text.strip()})" if error.text and error.text.strip() else ""
-        raise PoolError(f"the start-up {name} does not compile: line {error.lineno}: {error.msg}{text}") from None
-
-
 def resolve_pools(
     pools: list[dict[str, t.Any]], per_host: t.Any, cores: int, with_controller: bool, host: str = ""
 ) -> list[Pool]:
@@ -199,7 +180,6 @@ def resolve_pools(
         environment = read_variables(pool.get("environment") or {}, f"{where}.environment")
         cpus, memory = resolve_size(pool.get("size"), f"{where}.size")
         code = str(pool.get("code") or "")
-        check_startup(code, str(pool.get("script") or f"code of pool {name}"))
         found[name] = Pool(name, count if hosts is None or host in hosts else 0, environment, cpus, memory, code)
     return list(found.values())
 

@@ -172,6 +172,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import changes, draining, lease
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.execution import ExecutionError, check_startup
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     HUB_ARGUMENT_SPEC,
     HubError,
@@ -182,7 +183,6 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import (
     PoolError,
-    check_startup,
     read_variables,
     resolve_size,
 )
@@ -205,7 +205,7 @@ def plan(params: dict[str, t.Any], state: dict[str, t.Any], engines: list[dict[s
     """Work out the change.
 
     Raises:
-        ChangeError, PoolError: it is not possible.
+        ChangeError, ExecutionError, PoolError: it is not possible.
     """
     if params["change"] == "scale":
         return changes.scale(state, params["pool"], params["count"], params["hosts"])
@@ -305,7 +305,15 @@ def main() -> None:
         leaving = [there for _one, there in found if there]
         result["seconds"] = let_leave(client, leaving, params) if leaving else 0.0
         write_state(params["state_directory"], change.state)
-    except (changes.ChangeError, draining.DrainError, HubError, lease.LeaseError, PoolError, StateError) as error:
+    except (
+        changes.ChangeError,
+        draining.DrainError,
+        ExecutionError,
+        HubError,
+        lease.LeaseError,
+        PoolError,
+        StateError,
+    ) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"cannot remember the change in {params['state_directory']}: {error}; nothing was ended")

@@ -283,6 +283,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment im
     probe,
     read_record,
 )
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.execution import ExecutionError, check_startup
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import Ownership
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.machine import machine_digest, signs
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.managers import MANAGERS
@@ -382,6 +383,8 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
     read_variables(params["engines_environment"], "ipyparallel_engines_environment")
     cores = len(os.sched_getaffinity(0))
     pools = resolve_pools(params["pools"], params["engines_per_host"], cores, "controller" in roles, params["host"])
+    for pool in params["pools"]:
+        check_startup(str(pool.get("code") or ""), str(pool.get("script") or f"code of pool {pool['name']}"))
 
     interpreter = probe(module.get_bin_path(params["python"]) or params["python"])
     packages = []
@@ -481,6 +484,7 @@ def main() -> None:
         module.exit_json(changed=False, **check_host(module))
     except (
         ConnectorError,
+        ExecutionError,
         FirewallError,
         InstallError,
         lease.LeaseError,

@@ -164,3 +164,18 @@ def test_load_balanced_on_whichever_is_free():
     assert [(one["id"], one["host"]) for one in found] == [(2, "node2"), (1, "node1"), (None, None)]
     # one limit for all of it
     assert all(result.waited[0] <= 5 for result in results)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("x = 1\nx = =", "the start-up /s.py, line 2 does not compile: invalid syntax (x = =); no engine was started"),
+        ("%time 1", "the start-up /s.py, line 1 does not compile"),
+        ("\0", "the start-up /s.py does not compile"),
+    ],
+)
+def test_a_start_up_that_does_not_compile_is_named_with_its_line(code, said):
+    execution.check_startup("x = 1\n", "/s.py")
+    with pytest.raises(execution.ExecutionError) as caught:
+        execution.check_startup(code, "/s.py")
+    assert said in str(caught.value)

@@ -46,6 +46,12 @@ def host(tmp_path, run_module, monkeypatch):
     return run
 
 
+def test_a_start_up_that_does_not_compile_is_refused(host):
+    said = host(["engines"], pools=[{"name": "a", "code": "x ="}])["msg"]
+    assert "the start-up code of pool a, line 1 does not compile" in said
+    assert "/s.py, line 1" in host(["engines"], pools=[{"name": "a", "code": "x =", "script": "/s.py"}])["msg"]
+
+
 UNLIMITED = {"environment": {}, "cpus": None, "memory": None, "code": ""}
 LEASE = {"holder": "ada@laptop", "run": 1, "runs": [], "takeover": False, "phase": "deploy"}
 
