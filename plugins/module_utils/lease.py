@@ -16,6 +16,7 @@ import typing as t
 from collections.abc import Mapping
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import acting_as
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import stat_fields
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import read_state, write_state
 
 SECONDS = 600
@@ -37,19 +38,33 @@ def asked(takeover: bool) -> dict[str, t.Any]:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = str(os.getuid())
-    # what a play runs in may be a fork of the command
-    return {"holder": f"{user}@{platform.node()}", "run": os.getpgrp(), "runs": sorted(groups()), "takeover": takeover}
+    # an action runs in a fork of the command
+    run = mark(os.getppid())
+    return {
+        "holder": f"{user}@{platform.node()}",
+        "run": run,
+        "runs": sorted({run, *runs()}),
+        "sees": os.path.isdir("/proc/self"),
+        "takeover": takeover,
+    }
 
 
-def groups() -> set[int]:
-    """Return the process groups on this machine; empty where it has no /proc."""
+def mark(pid: int) -> str:
+    """Return what tells process *pid* from others, and from a later one with its number."""
+    fields = stat_fields(pid)
+    return f"{pid}-{fields[19]}" if fields else str(pid)  # starttime, proc(5)
+
+
+def runs() -> set[str]:
+    """Return the marks of the processes on this machine that may be runs of Ansible; none where it has no /proc."""
     found = set()
     for entry in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
-        if entry.isdigit():
-            try:
-                found.add(os.getpgid(int(entry)))
-            except OSError:
-                continue
+        try:
+            with open(f"/proc/{int(entry)}/cmdline", "rb") as stream:
+                if b"ansible" in stream.read():
+                    found.add(mark(int(entry)))
+        except (OSError, ValueError):
+            continue
     return found
 
 
@@ -66,9 +81,11 @@ def check_free(lease: Mapping[str, t.Any], wanted: Mapping[str, t.Any], now: flo
     """
     if not lease or wanted.get("takeover") or now >= lease.get("renewed", 0) + SECONDS:
         return
-    same = lease.get("holder") == wanted["holder"]
-    if same and (lease.get("run") == wanted["run"] or (wanted["runs"] and lease.get("run") not in wanted["runs"])):
-        return
+    if lease.get("holder") == wanted["holder"]:
+        # a machine that has no /proc knows of no other run, and cannot say that one has ended
+        others = set(wanted["runs"]) - {wanted["run"]}
+        if lease.get("run") == wanted["run"] or (wanted.get("sees") and lease.get("run") not in others):
+            return
     raise LeaseError(
         f"{lease.get('holder')} is at work on this cluster since {clock(lease.get('since', now))}, last seen at "
         f"{clock(lease.get('renewed', now))} ({lease.get('phase')}): wait for that run to end, or for "

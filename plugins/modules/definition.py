@@ -60,7 +60,7 @@ lease:
   description: What tells this run of this operator from others, for the modules that take the lease of a cluster.
   type: dict
   returned: success
-  sample: {holder: ada@laptop, run: 4711, runs: [1, 4711], takeover: false}
+  sample: {holder: ada@laptop, run: 4711-93812, runs: [4711-93812], sees: true, takeover: false}
 started:
   description: When the run started, in seconds since the epoch.
   type: float

@@ -161,12 +161,14 @@ def engine_configuration():
     return functions
 
 
+QUOTE = engine_configuration()["quote"]
+
+
 @given(
     st.text(min_size=1), names, st.integers(0, 10**6), st.integers(1, 2**22), st.text("0123456789abcdef", min_size=1)
 )
 def test_an_ident_tells_where_the_engine_runs(host, pool, core, pid, random):
-    quote = engine_configuration()["quote"]
-    ident = "__".join([quote(host), quote(pool), str(core), str(pid), random])
+    ident = "__".join([QUOTE(host), QUOTE(pool), str(core), str(pid), random])
     assert parse_ident(ident) == {"host": host, "pool": pool, "core": core, "pid": pid}
     assert f"_{ident.replace('-', '')}_f".isidentifier(), "broadcast views make names of it"
 

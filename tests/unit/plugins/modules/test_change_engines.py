@@ -15,7 +15,7 @@ ENGINES = [
     {"id": number, "uuid": f"u{number}", "host": host, "pool": "default", "core": core, "pid": 1, "state": "idle"}
     for number, (host, core) in enumerate([("node2", 0), ("node1", 0), ("node2", 1)])
 ]
-LEASE = {"holder": "ada@laptop", "run": 1, "runs": [], "takeover": False}
+LEASE = {"holder": "ada@laptop", "run": "1-1", "runs": [], "takeover": False}
 BUSY = draining.Left([draining.Unfinished(ENGINES[0], [{"task": "a", "seconds": 3.0}], 0)], [])
 DONE = draining.Left([], [])
 

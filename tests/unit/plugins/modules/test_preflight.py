@@ -53,7 +53,7 @@ def test_a_start_up_that_does_not_compile_is_refused(host):
 
 
 UNLIMITED = {"environment": {}, "cpus": None, "memory": None, "code": ""}
-LEASE = {"holder": "ada@laptop", "run": 1, "runs": [], "takeover": False, "phase": "deploy"}
+LEASE = {"holder": "ada@laptop", "run": "1-1", "runs": [], "takeover": False, "phase": "deploy"}
 
 
 def test_the_controller_host_takes_the_lease_when_nothing_is_wrong(host, tmp_path):
