@@ -98,11 +98,12 @@ seconds:
   sample: 2.1
 """
 
+import contextlib
 import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ipyparallel.cluster.plugins.module_utils import lease
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import draining, lease
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.changes import outdated
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     HUB_ARGUMENT_SPEC,
@@ -110,6 +111,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     Waiting,
     act_as,
     connect,
+    registered,
     respawn,
     wait_for,
 )
@@ -145,6 +147,9 @@ def wait(params: dict[str, t.Any], expected: set[Engine]) -> dict[str, t.Any]:
         return {"registered": 0, "missing": missing, "problem": str(error), "seconds": time.monotonic() - started}
     try:
         found = wait_for(client, expected, params["limit"])
+        # what was to be ended has been; what was not is to work again at once
+        with contextlib.suppress(draining.DrainError):
+            draining.release(client, registered(client))
     finally:
         client.close()
     return {

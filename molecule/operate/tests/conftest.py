@@ -87,10 +87,10 @@ def operator(lab: Lab) -> Operator:
 
 
 @pytest.fixture(scope="session")
-def load(operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
+def load(operator: Operator, lab: Lab) -> Iterator[Load]:
     """Return the client, which works from its first use until a test ends it."""
     operator.ok("connect")
-    one = Load(operator, tmp_path_factory.mktemp("load"))
+    one = Load(operator, lab.directory)
     yield one
     one.process.kill()
     one.process.wait()

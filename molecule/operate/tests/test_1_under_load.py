@@ -135,6 +135,11 @@ def test_a_new_lock_is_taken_one_host_after_the_other(operator: Operator, load: 
     environments = operator.shells([*OLD, "node4"], "ls /opt/ipyparallel/ipyparallel/env | wc -l")
     assert environments == dict.fromkeys([*OLD, "node4"], "1\n")
     assert not any(operator.ok("upgrade", *more).changed.values())
+    # and engines that had nothing to be restarted for have work again
+    queue = (
+        "import time; a = c.load_balanced_view(); t = time.time(); a.map_sync(abs, range(16)); print(time.time() - t)"
+    )
+    assert operator.client(queue) < 20
 
 
 def test_an_engine_leaves_by_its_id(operator: Operator, load: Load, more: list[str]) -> None:

@@ -254,14 +254,21 @@ def test_what_is_broken_is_named(info, run, state, name):
 @pytest.fixture
 def found(client, monkeypatch):
     """What the wait ends with, and what was waited for."""
-    ending = {"found": Waiting([], [], [], 2), "expected": []}
+    ending = {"found": Waiting([], [], [], 2), "expected": [], "released": []}
 
     def wait_for(client, expected, seconds):
         ending["expected"].append((expected, seconds))
         return ending["found"]
 
     monkeypatch.setattr(wait_for_engines, "wait_for", wait_for)
+    monkeypatch.setattr(wait_for_engines, "registered", lambda client: ["all"])
+    monkeypatch.setattr(wait_for_engines.draining, "release", lambda client, all_: ending["released"].extend(all_))
     return ending
+
+
+def test_engines_that_were_held_and_not_ended_have_work_again(run, found):
+    run(wait_for_engines, engines=ENGINES)
+    assert found["released"] == ["all"]
 
 
 def test_fours(run, tmp_path, found):
