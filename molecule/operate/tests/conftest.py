@@ -93,7 +93,7 @@ def load(operator: Operator, lab: Lab) -> Iterator[Load]:
     one = Load(operator, lab.directory)
     yield one
     one.process.kill()
-    one.process.wait()
+    one.process.communicate()
 
 
 @pytest.fixture(scope="session")
