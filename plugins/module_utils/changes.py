@@ -149,19 +149,21 @@ def scale(state: State, pool: str, count: int, hosts: Sequence[str] = ()) -> Cha
         state: what is remembered.
         pool: name of the pool.
         count: how many, 0 included.
-        hosts: where; none for all engine hosts of a pool that the inventory defines, or those of a launched one.
+        hosts: where; none for those that it is on, by the inventory or by a launch.
 
     Raises:
         ChangeError: there is no such pool or host, or the count is none.
     """
-    defined = {name for pools in state["engines"].values() for name in pools}
-    check_known("pool", [pool], defined | set(state["pools"]))
+    known = {name for pools in state["engines"].values() for name in pools}
+    check_known("pool", [pool], known | set(state["pools"]))
     check_known("engine host", hosts, state["engines"])
     if not 0 <= count <= MOST_ENGINES:
         raise ChangeError(f"{count} is not a number of engines for each host: give 0 to {MOST_ENGINES}")
     change = Change(copy.deepcopy(state))
-    there = state["pools"][pool]["hosts"] if pool in state["pools"] else state["engines"]
-    for host in hosts or sorted(there):
+    defined = state["defined"]
+    there = [host for host, pools in state["engines"].items() if pools.get(pool) or defined.get(host, {}).get(pool)]
+    launched = state["pools"].get(pool, {}).get("hosts")
+    for host in hosts or sorted(launched or there or state["engines"]):
         before = {one.core for one in expected_engines(state["engines"]) if (one.host, one.pool) == (host, pool)}
         after = set(sorted(before)[:count])
         free = (number for number in range(len(before) + count + 1) if number not in before)

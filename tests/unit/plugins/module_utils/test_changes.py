@@ -108,6 +108,13 @@ def test_a_launched_pool_is_scaled_where_it_is():
     assert gone.state["engines"] == state_of()["engines"]
 
 
+def test_a_pool_is_scaled_where_it_is():
+    state = state_of({"node1": {"default": 2, "big": 0}, "node2": {"default": 2, "big": 1}})
+    state["engines"]["node2"]["big"] = 0  # scaled to nothing before
+    assert {one.host for one in changes.scale(state, "big", 1).added} == {"node2"}
+    assert {one.host for one in changes.scale(state, "big", 1, ["node1"]).added} == {"node1"}
+
+
 # ---- remove
 
 
