@@ -170,7 +170,6 @@ seconds:
 import time
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import changes, draining, lease
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.execution import ExecutionError, check_startup
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
@@ -186,6 +185,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import (
     read_variables,
     resolve_size,
 )
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.quiet import QuietModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.selection import SELECTION_ARGUMENT_SPEC
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import (
     StateError,
@@ -250,9 +250,15 @@ def let_leave(client: ipyparallel.Client, engines: list[dict[str, t.Any]], param
     return round(time.monotonic() - started, 3)
 
 
+class Module(QuietModule):
+    """A module that writes no code to the log of the host."""
+
+    logged = ("change", "ids", "hosts", "pools", "pool", "count", "limit", "force")
+
+
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             **HUB_ARGUMENT_SPEC,
             **lease.LEASE_ARGUMENT_SPEC,

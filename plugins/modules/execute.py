@@ -104,7 +104,6 @@ engines:
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.execution import ExecutionError, check_code, execute
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     HUB_ARGUMENT_SPEC,
@@ -114,6 +113,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     registered,
     respawn,
 )
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.quiet import QuietModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.selection import (
     SELECTION_ARGUMENT_SPEC,
     SelectionError,
@@ -147,9 +147,15 @@ def in_words(results: list[dict[str, t.Any]]) -> str:
     return f"{len(wrong)} of {len(results)} did not end well: {'; '.join(said[:10])}{more}"
 
 
+class Module(QuietModule):
+    """A module that writes no code to the log of the host."""
+
+    logged = ("ids", "hosts", "pools", "balanced", "limit")
+
+
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             **HUB_ARGUMENT_SPEC,
             **SELECTION_ARGUMENT_SPEC,

@@ -310,6 +310,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.preflight impo
     wanted_ports,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import running_processes
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.quiet import QuietModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import (
     StateError,
     changed_later,
@@ -437,9 +438,15 @@ def remembered_of(module: AnsibleModule) -> dict[str, t.Any]:
     return changed_later(state)
 
 
+class Module(QuietModule):
+    """A module that writes no code to the log of the host."""
+
+    logged = ("cluster", "roles", "host")
+
+
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             "cluster": {"type": "str", "required": True},
             "roles": {

@@ -220,14 +220,13 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import
     resolve_command,
     running_processes,
 )
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.quiet import QuietModule
 
 
-class Module(AnsibleModule):
+class Module(QuietModule):
     """A module that writes neither files nor secrets to the log of the host."""
 
-    def _log_invocation(self) -> None:
-        # Ansible's own takes a secret out of what it logs only where it is a single line
-        self.log(" ".join(f"{name}={self.params[name]}" for name in ("cluster", "name", "state", "instances")))
+    logged = ("cluster", "name", "state", "instances")
 
 
 def read_definition(params: dict[str, t.Any], account: Ownership) -> Definition:
