@@ -61,7 +61,10 @@ def test_a_run_is_told_from_others_by_its_processes():
 
 
 def test_another_run_on_this_machine_is_seen():
-    with subprocess.Popen([sys.executable, "-c", "input()", "ansible-playbook"], stdin=subprocess.PIPE) as process:
+    argv = [sys.executable, "-c", "print(flush=True); input()", "ansible-playbook"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
         mark = lease.mark(process.pid)
         assert mark in lease.asked(False)["runs"]
         process.communicate(b"\n")
