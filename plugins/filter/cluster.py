@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import overview, packages, paths, report, transfer
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import as_count
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine, as_count
 
 LOGIN = "__ipyparallel_login"
 LOGS = "__ipyparallel_logs"
@@ -83,8 +83,8 @@ def at_places(engines: Iterable[Mapping[str, t.Any]], places: Iterable[Mapping[s
     """Return those of *engines* that are at one of *places* (``host``, ``pool``, ``core``); None is all."""
     if places is None:
         return list(engines)
-    wanted = [(one["host"], one["pool"], one["core"]) for one in places]
-    return [one for one in engines if (one["host"], one["pool"], one["core"]) in wanted]
+    wanted = {Engine.of(one) for one in places}
+    return [one for one in engines if Engine.of(one) in wanted]
 
 
 def requirement_lines(text: str) -> list[str]:
@@ -346,7 +346,6 @@ class FilterModule:
             "files_brought": files_brought,
             "files_to_bring": transfer.plan,
             "firewall_hosts": firewall_hosts,
-            "get_or_problem": transfer.get_or_problem,
             "host_roles": host_roles,
             "installation": installation,
             "lock_problem": packages.lock_problem,
@@ -355,7 +354,6 @@ class FilterModule:
             "notebooks": notebooks,
             "overview": overview_of,
             "preflights": preflights,
-            "put_or_problem": transfer.put_or_problem,
             "requirement_lines": requirement_lines,
             "requirement_list": packages.split_requirements,
             "restarts": report.restarts,
@@ -367,6 +365,7 @@ class FilterModule:
             "status": report.status,
             "summary": report.summary,
             "text_of_file": text_of_file,
+            "transfer_or_problem": transfer.transfer_or_problem,
             "unresolved": unresolved,
             "verification": report.verification,
             "version_differences": version_differences,

@@ -104,7 +104,7 @@ def outdated(state: State, defined: Mapping[str, Mapping[str, int]]) -> State:
 
 def places(engines: Iterable[EngineDict]) -> set[Engine]:
     """Return where registered engines are, those of this collection."""
-    return {Engine(one["host"], one["pool"], one["core"]) for one in engines if one["pid"] is not None}
+    return {Engine.of(one) for one in engines if one["pid"] is not None}
 
 
 def check_known(what: str, wanted: Iterable[t.Any], known: Iterable[t.Any]) -> None:
@@ -365,12 +365,12 @@ def workers(state: State, engines: Sequence[EngineDict]) -> list[dict[str, t.Any
         For each worker ``id``, its number (None where it is not registered), ``engine``, its ident, ``status``
         (``idle``, ``busy`` or ``missing``), ``pool``, ``host``, ``core``, ``pid``, ``cpus`` and ``memory`` (bytes).
     """
-    there = {(one["host"], one["pool"], one["core"]): one for one in engines}
+    there = {Engine.of(one): one for one in engines}
     found = []
     for name, pool in sorted(state["pools"].items()):
         for host, count in sorted(pool["hosts"].items()):
             for core in numbers_of(count):
-                one = there.get((host, name, core), {})
+                one = there.get(Engine(host, name, core), {})
                 found.append(
                     {
                         "id": one.get("id"),

@@ -10,6 +10,7 @@ import typing as t
 from collections.abc import Sequence
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import hub
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.selection import in_words
 
 if t.TYPE_CHECKING:
@@ -19,6 +20,11 @@ HOLD_SECONDS = 15.0
 """For how long the task scheduler keeps to a request; it is repeated, so that work goes on where the asker has died."""
 ANSWER_SECONDS = 3.0
 LOOK_EVERY = 0.1
+DRAIN_ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
+    "limit": {"type": "float", "default": 60.0},
+    "force": {"type": "bool", "default": False},
+}
+"""The options of every module that lets engines leave (documentation fragment ``drain``)."""
 EngineDict: t.TypeAlias = "dict[str, t.Any]"
 
 
@@ -38,7 +44,7 @@ class Unfinished(t.NamedTuple):
         said = [f"task {task['task']} since {task['seconds']:.0f} s" for task in self.tasks]
         if self.direct:
             said.append(f"{self.direct} direct call{'' if self.direct == 1 else 's'}")
-        return f"{place(self.engine)} has {', '.join(said) or 'no end'}"
+        return f"{place(self.engine)} has {', '.join(said)}"
 
 
 class Left(t.NamedTuple):
@@ -133,6 +139,31 @@ def release(client: ipyparallel.Client, engines: Sequence[EngineDict]) -> None:
     hold(client, engines, 0)
 
 
+def drain_or_release(client: ipyparallel.Client, engines: Sequence[EngineDict], limit: float, force: bool) -> str:
+    """Let *engines* finish what they have, as `drain` does; where they do not, give them work again.
+
+    Args:
+        client: of the cluster's hub.
+        engines: as ``hub.registered`` returns them.
+        limit: how long to wait, in seconds.
+        force: whether they are to be ended all the same.
+
+    Returns:
+        Why they are not to be ended, with the remedy; nothing when they are drained, or with *force*.
+
+    Raises:
+        DrainError: the task scheduler or the hub did not answer.
+    """
+    left = drain(client, engines, limit)
+    if not left or force:
+        return ""
+    release(client, engines)
+    return (
+        f"{in_words_of(left, limit)}. None of these engines was ended, and they get work again: wait and run again, "
+        "give more time with -e ipyparallel_drain_limit=SECONDS, or lose that work with -e ipyparallel_force=true"
+    )
+
+
 def in_words_of(left: Left, limit: float) -> str:
     """Return what a drain that did not come to its end says."""
     said = [str(one) for one in left.unfinished]
@@ -154,9 +185,10 @@ class Restarted(t.NamedTuple):
 
 def replaced(client: ipyparallel.Client, engines: Sequence[EngineDict]) -> dict[str, EngineDict]:
     """Return the engines that are registered in the places of *engines*, by the ident of the one before."""
-    now = {(one["host"], one["pool"], one["core"]): one for one in hub.registered(client)}
-    there = {one["uuid"] for one in hub.registered(client)}
-    found = {one["uuid"]: now.get((one["host"], one["pool"], one["core"])) for one in engines}
+    registered = hub.registered(client)
+    now = {Engine.of(one): one for one in registered}
+    there = {one["uuid"] for one in registered}
+    found = {one["uuid"]: now.get(Engine.of(one)) for one in engines}
     return {ident: one for ident, one in found.items() if one and ident not in there and one["uuid"] != ident}
 
 

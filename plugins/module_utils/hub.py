@@ -421,7 +421,7 @@ def wait_for(client: ipyparallel.Client, expected: set[Engine], seconds: float) 
     deadline = time.monotonic() + seconds
     while True:
         found = registered(client)
-        places = [Engine(engine["host"], engine["pool"], engine["core"]) for engine in found]
+        places = [Engine.of(engine) for engine in found]
         missing = sorted(expected - set(places))
         doubled = sorted({place for place in places if places.count(place) > 1} & expected)
         mute: list[int] = []

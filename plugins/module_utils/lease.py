@@ -83,8 +83,7 @@ def check_free(lease: Mapping[str, t.Any], wanted: Mapping[str, t.Any], now: flo
         return
     if lease.get("holder") == wanted["holder"]:
         # a machine that has no /proc knows of no other run, and cannot say that one has ended
-        others = set(wanted["runs"]) - {wanted["run"]}
-        if lease.get("run") == wanted["run"] or (wanted.get("sees") and lease.get("run") not in others):
+        if lease.get("run") == wanted["run"] or (wanted.get("sees") and lease.get("run") not in wanted["runs"]):
             return
     raise LeaseError(
         f"{lease.get('holder')} is at work on this cluster since {clock(lease.get('since', now))}, last seen at "

@@ -57,6 +57,11 @@ class Engine:
     pool: str
     core: int
 
+    @classmethod
+    def of(cls, engine: Mapping[str, t.Any]) -> Engine:
+        """Return where *engine* is, a mapping with ``host``, ``pool`` and ``core``."""
+        return cls(engine["host"], engine["pool"], engine["core"])
+
     def __str__(self) -> str:
         """Return it as a message names it."""
         return f"{self.host} {self.pool}/{self.core}"

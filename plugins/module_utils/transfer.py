@@ -124,38 +124,23 @@ def plan(
     ]
 
 
-def put_or_problem(source: t.Any, hosts: t.Any, cluster: str, groups: Mapping[str, Sequence[str]]) -> dict[str, t.Any]:
-    """Return ``source`` and ``hosts`` of playbook ``put`` as they are meant, or the ``problem`` with them.
+def transfer_or_problem(
+    source: t.Any, playbook: str, hosts: t.Any, cluster: str, groups: Mapping[str, Sequence[str]]
+) -> dict[str, t.Any]:
+    """Return ``source`` and ``hosts`` of playbook ``put`` or ``get`` as they are meant, or the ``problem`` with them.
 
     Args:
-        source: a path on the operator's machine.
+        source: a path on the operator's machine for ``put``; one on hosts, or a pattern, for ``get``.
+        playbook: its name.
         hosts: names of hosts, and the words that `choose_hosts` knows.
         cluster: its name.
         groups: of the inventory.
     """
+    understand = {"put": existing_path, "get": pattern_of}[playbook]
     try:
         return {
-            "source": existing_path(source, "ipyparallel_put_source"),
-            "hosts": choose_hosts(hosts, cluster, groups, "ipyparallel_put_hosts"),
-            "problem": "",
-        }
-    except TransferError as error:
-        return {"problem": str(error)}
-
-
-def get_or_problem(source: t.Any, hosts: t.Any, cluster: str, groups: Mapping[str, Sequence[str]]) -> dict[str, t.Any]:
-    """Return ``source`` and ``hosts`` of playbook ``get`` as they are meant, or the ``problem`` with them.
-
-    Args:
-        source: a path on hosts, or a pattern.
-        hosts: names of hosts, and the words that `choose_hosts` knows.
-        cluster: its name.
-        groups: of the inventory.
-    """
-    try:
-        return {
-            "source": pattern_of(source, "ipyparallel_get_source"),
-            "hosts": choose_hosts(hosts, cluster, groups, "ipyparallel_get_hosts"),
+            "source": understand(source, f"ipyparallel_{playbook}_source"),
+            "hosts": choose_hosts(hosts, cluster, groups, f"ipyparallel_{playbook}_hosts"),
             "problem": "",
         }
     except TransferError as error:

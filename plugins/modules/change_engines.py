@@ -71,16 +71,9 @@ options:
     description: What O(code) is called in a message, such as the name of its file.
     type: str
     default: code
-  limit:
-    description: How long engines that are to leave may take, in seconds.
-    type: float
-    default: 60.0
-  force:
-    description: Whether to go on when that time is over. What the engines do then is lost.
-    type: bool
-    default: false
 extends_documentation_fragment:
   - ipyparallel.cluster.hub
+  - ipyparallel.cluster.drain
   - ipyparallel.cluster.lease
   - ipyparallel.cluster.selection
   - ipyparallel.cluster.attributes
@@ -181,6 +174,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     respawn,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import (
+    Engine,
     PoolError,
     read_variables,
     resolve_size,
@@ -237,15 +231,9 @@ def let_leave(client: ipyparallel.Client, engines: list[dict[str, t.Any]], param
         DrainError: they could not be asked.
     """
     started = time.monotonic()
-    limit = params["limit"]
-    left = draining.drain(client, engines, limit)
-    if left and not params["force"]:
-        draining.release(client, engines)
+    if problem := draining.drain_or_release(client, engines, params["limit"], params["force"]):
         lease.end(params["state_directory"])
-        raise changes.ChangeError(
-            f"{draining.in_words_of(left, limit)}. Nothing was ended, and they get work again: wait and run again, "
-            "give more time with -e ipyparallel_drain_limit=SECONDS, or lose that work with -e ipyparallel_force=true"
-        )
+        raise changes.ChangeError(problem)
     draining.hold(client, engines, HOLD_SECONDS)
     return round(time.monotonic() - started, 3)
 
@@ -261,6 +249,7 @@ def main() -> None:
     module = Module(
         argument_spec={
             **HUB_ARGUMENT_SPEC,
+            **draining.DRAIN_ARGUMENT_SPEC,
             **lease.LEASE_ARGUMENT_SPEC,
             **SELECTION_ARGUMENT_SPEC,
             "change": {"type": "str", "choices": ["scale", "remove", "launch", "stop", "hold"], "required": True},
@@ -273,8 +262,6 @@ def main() -> None:
             "environment": {"type": "dict", "default": {}},
             "code": {"type": "str", "default": ""},
             "name": {"type": "str", "default": "code"},
-            "limit": {"type": "float", "default": 60.0},
-            "force": {"type": "bool", "default": False},
         },
         required_if=[("change", "scale", ["count"]), ("change", "launch", ["count"])],
         supports_check_mode=True,
@@ -289,8 +276,8 @@ def main() -> None:
         client = connect(params["connector"], params["timeout"])
         engines, _queue = described(client)
         change = plan(params, state, engines)
-        by_place = {(one["host"], one["pool"], one["core"]): one for one in engines}
-        found = [(one, by_place.get((one.host, one.pool, one.core))) for one in sorted(change.leaving)]
+        by_place = {Engine.of(one): one for one in engines}
+        found = [(one, by_place.get(one)) for one in sorted(change.leaving)]
         result: dict[str, t.Any] = {
             "changed": change.state != state or (params["change"] != "hold" and bool(change.leaving or change.added)),
             "hosts": change.hosts,

@@ -152,7 +152,7 @@ import socket
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.changes import workers
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.changes import places, workers
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import (
     ConnectorError,
     Identity,
@@ -241,8 +241,7 @@ def ask(params: dict[str, t.Any], expected: set[Engine]) -> dict[str, t.Any]:
         return {"running": False, "problem": f"the hub did not answer a question: {type(error).__name__}: {error}"}
     finally:
         client.close()
-    there = {Engine(engine["host"], engine["pool"], engine["core"]) for engine in engines if engine["pid"]}
-    missing = [str(engine) for engine in sorted(expected - there)]
+    missing = [str(engine) for engine in sorted(expected - places(engines))]
     problem = f"{len(missing)} of {len(expected)} engines are missing: {', '.join(missing[:20])}" if missing else ""
     return {"running": True, "problem": problem, "engines": engines, "queue": queue, "missing": missing}
 

@@ -20,23 +20,16 @@ options:
     description: How many engines are away at a time, 0 for all at once.
     type: int
     default: 1
-  limit:
-    description: How long an engine may take to finish what it has, in seconds.
-    type: float
-    default: 60.0
   wait:
     description: How long to wait for an engine to come back, in seconds.
     type: float
     default: 60.0
-  force:
-    description: Whether to go on when O(limit) is over. What the engines do then is lost.
-    type: bool
-    default: false
   state_directory:
     description: Directory on the controller host that holds the state of the cluster. Needed with O(lease).
     type: path
 extends_documentation_fragment:
   - ipyparallel.cluster.hub
+  - ipyparallel.cluster.drain
   - ipyparallel.cluster.lease
   - ipyparallel.cluster.selection
   - ipyparallel.cluster.attributes
@@ -81,6 +74,7 @@ least:
   sample: 8
 """
 
+import dataclasses
 import time
 import typing as t
 
@@ -94,6 +88,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     registered,
     respawn,
 )
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.selection import (
     SELECTION_ARGUMENT_SPEC,
     SelectionError,
@@ -118,7 +113,7 @@ def choose(client: ipyparallel.Client, params: dict[str, t.Any]) -> list[dict[st
             f"engine {in_words(foreign)} was not started by this collection, and nobody would start it again: name "
             "others"
         )
-    return sorted(found, key=lambda one: (one["host"], one["pool"], one["core"]))
+    return sorted(found, key=Engine.of)
 
 
 def restart_all(
@@ -130,32 +125,16 @@ def restart_all(
     least = len(registered(client))
     for first in range(0, len(engines), serial):
         batch = engines[first : first + serial]
-        left = draining.drain(client, batch, params["limit"])
-        if left and not params["force"]:
-            draining.release(client, batch)
-            return (
-                done,
-                least,
-                (
-                    f"{draining.in_words_of(left, params['limit'])}. {len(done)} of {len(engines)} engines were "
-                    "restarted, and these get work again: wait and run again, give more time with -e "
-                    "ipyparallel_drain_limit=SECONDS, or lose that work with -e ipyparallel_force=true"
-                ),
-            )
+        if problem := draining.drain_or_release(client, batch, params["limit"], params["force"]):
+            return done, least, f"{len(done)} of {len(engines)} engines were restarted; {problem}"
         back = draining.restart(client, batch, params["wait"])
         done += back
         least = min(least, len(registered(client)))
         if len(back) < len(batch):
             there = {one.engine["uuid"] for one in back}
             away = ", ".join(draining.place(one) for one in batch if one["uuid"] not in there)
-            return (
-                done,
-                least,
-                (
-                    f"{away} did not come back within {params['wait']:g} s, so no other was ended: look at its log "
-                    "(playbook ipyparallel.cluster.logs)"
-                ),
-            )
+            problem = f"{away} did not come back within {params['wait']:g} s, so no other was ended"
+            return done, least, f"{problem}: look at its log (playbook ipyparallel.cluster.logs)"
     return done, least, ""
 
 
@@ -164,12 +143,11 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **HUB_ARGUMENT_SPEC,
+            **draining.DRAIN_ARGUMENT_SPEC,
             **lease.LEASE_ARGUMENT_SPEC,
             **SELECTION_ARGUMENT_SPEC,
             "serial": {"type": "int", "default": 1},
-            "limit": {"type": "float", "default": 60.0},
             "wait": {"type": "float", "default": 60.0},
-            "force": {"type": "bool", "default": False},
             "state_directory": {"type": "path"},
         },
         supports_check_mode=True,
@@ -215,8 +193,7 @@ def main() -> None:
 
 def in_result(engine: dict[str, t.Any], after: int | None, seconds: float | None) -> dict[str, t.Any]:
     """Return an engine as the module returns it."""
-    place = {name: engine[name] for name in ("host", "pool", "core")}
-    return {**place, "before": engine["id"], "after": after, "seconds": seconds}
+    return {**dataclasses.asdict(Engine.of(engine)), "before": engine["id"], "after": after, "seconds": seconds}
 
 
 if __name__ == "__main__":

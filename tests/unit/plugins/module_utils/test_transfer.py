@@ -123,14 +123,14 @@ def test_what_is_at_the_top(tmp_path):
 
 
 def test_problems_are_told_and_not_raised(tmp_path):
-    assert transfer.put_or_problem(str(tmp_path), "engines", "alpha", GROUPS) == {
+    assert transfer.transfer_or_problem(str(tmp_path), "put", "engines", "alpha", GROUPS) == {
         "source": str(tmp_path),
         "hosts": ["node2", "node3"],
         "problem": "",
     }
     assert (
         "ipyparallel_put_hosts: there is no host"
-        in (transfer.put_or_problem(str(tmp_path), "nix", "alpha", GROUPS)["problem"])
+        in (transfer.transfer_or_problem(str(tmp_path), "put", "nix", "alpha", GROUPS)["problem"])
     )
-    assert transfer.get_or_problem("x/*", [], "alpha", GROUPS)["source"] == {"directory": "~/x", "pattern": "*"}
-    assert "set ipyparallel_get_source" in transfer.get_or_problem("", [], "alpha", GROUPS)["problem"]
+    assert transfer.transfer_or_problem("x/*", "get", [], "alpha", GROUPS)["source"] == {"directory": "~/x", "pattern": "*"}
+    assert "set ipyparallel_get_source" in transfer.transfer_or_problem("", "get", [], "alpha", GROUPS)["problem"]
