@@ -88,7 +88,12 @@ print(json.dumps("held"), flush=True)
         "-e",
         "ipyparallel_drain_limit=1",
     )
-    for part in ("after 1 s engine", "(node2 default/0) has task", "None of these engines was ended", "ipyparallel_force=true"):
+    for part in (
+        "after 1 s engine",
+        "(node2 default/0) has task",
+        "None of these engines was ended",
+        "ipyparallel_force=true",
+    ):
         assert part in said
     assert operator.pids("ipyparallel", ["node2"]) == before
     idle = "print(json.dumps(sum(one['tasks'] for key, one in c.queue_status().items() if isinstance(key, int))))"
