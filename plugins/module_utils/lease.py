@@ -81,10 +81,10 @@ def check_free(lease: Mapping[str, t.Any], wanted: Mapping[str, t.Any], now: flo
     """
     if not lease or wanted.get("takeover") or now >= lease.get("renewed", 0) + SECONDS:
         return
-    if lease.get("holder") == wanted["holder"]:
-        # a machine that has no /proc knows of no other run, and cannot say that one has ended
-        if lease.get("run") == wanted["run"] or (wanted.get("sees") and lease.get("run") not in wanted["runs"]):
-            return
+    # a machine that has no /proc knows of no other run, and cannot say that one has ended
+    over = wanted.get("sees") and lease.get("run") not in wanted["runs"]
+    if lease.get("holder") == wanted["holder"] and (lease.get("run") == wanted["run"] or over):
+        return
     raise LeaseError(
         f"{lease.get('holder')} is at work on this cluster since {clock(lease.get('since', now))}, last seen at "
         f"{clock(lease.get('renewed', now))} ({lease.get('phase')}): wait for that run to end, or for "
@@ -124,10 +124,15 @@ def take(directory: str, state: Mapping[str, t.Any], wanted: Mapping[str, t.Any]
         OSError: it cannot be written.
     """
     after = {**state, "lease": held(state["lease"], wanted, str(wanted.get("phase", "")), now)}
+    _write(directory, after)
+    return after
+
+
+def _write(directory: str, state: Mapping[str, t.Any]) -> None:
+    """Write what is remembered as the account that owns the state directory, also for root."""
     found = os.stat(directory)
     with acting_as(found.st_uid, found.st_gid):
-        write_state(directory, after)
-    return after
+        write_state(directory, state)
 
 
 def end(directory: str) -> None:
@@ -136,4 +141,4 @@ def end(directory: str) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    write_state(directory, {**read_state(directory), "lease": {}})
+    _write(directory, {**read_state(directory), "lease": {}})

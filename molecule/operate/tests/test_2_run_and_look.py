@@ -76,7 +76,10 @@ def test_files_go_to_hosts_and_come_back(operator: Operator, tmp_path: Path) -> 
     assert not any(operator.ok("put", *given).changed.values())
     # and an engine finds it, below its account's home
     code = "from pathlib import Path; size = (Path.home() / 'job/deep/data.csv').stat().st_size"
-    assert operator.client(f"c[:].execute({code!r}, block=True)\nprint(json.dumps(c[:].pull('size')))") == [256] * 6
+    assert (
+        operator.client(f"c[:].execute({code!r}, block=True)\nprint(json.dumps(c[:].pull('size', block=True)))")
+        == [256] * 6
+    )
     results = tmp_path / "results"
     wanted = ["-e", "ipyparallel_get_source=job/*", "-e", f"ipyparallel_get_directory={results}"]
     operator.ok("get", *wanted, "--check", "--diff")

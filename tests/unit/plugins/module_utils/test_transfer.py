@@ -132,5 +132,8 @@ def test_problems_are_told_and_not_raised(tmp_path):
         "ipyparallel_put_hosts: there is no host"
         in (transfer.transfer_or_problem(str(tmp_path), "put", "nix", "alpha", GROUPS)["problem"])
     )
-    assert transfer.transfer_or_problem("x/*", "get", [], "alpha", GROUPS)["source"] == {"directory": "~/x", "pattern": "*"}
+    assert transfer.transfer_or_problem("x/*", "get", [], "alpha", GROUPS)["source"] == {
+        "directory": "~/x",
+        "pattern": "*",
+    }
     assert "set ipyparallel_get_source" in transfer.transfer_or_problem("", "get", [], "alpha", GROUPS)["problem"]

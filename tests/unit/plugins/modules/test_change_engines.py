@@ -106,7 +106,11 @@ def test_after_the_limit_nothing_is_changed_and_the_lease_is_over(change, world,
     world.left = BUSY
     result = change(change="remove", ids=[0])
     assert result["failed"]
-    for part in ("engine 0 (node2 default/0) has task a since 3 s", "None of these engines was ended", "ipyparallel_force=true"):
+    for part in (
+        "engine 0 (node2 default/0) has task a since 3 s",
+        "None of these engines was ended",
+        "ipyparallel_force=true",
+    ):
         assert part in result["msg"]
     assert world.said == [("drain", [0], 60.0), ("release", [0])]
     assert read_state(str(tmp_path)) == before
