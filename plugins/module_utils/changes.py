@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import (
     POOL_NAME,
+    Count,
     Engine,
     as_count,
     expected_engines,
@@ -58,8 +59,8 @@ def effective(
 ) -> list[dict[str, t.Any]]:
     """Return the pools of an engine host: those that the inventory defines, and the launched ones.
 
-    A count that was scaled holds until the inventory's own count changes. A pool that the inventory defines is not a
-    launched one, whatever it was before.
+    A count that was scaled holds until the inventory's own count changes from what it was then. A pool that the
+    inventory defines is not a launched one, whatever it was before.
 
     Args:
         host: its name.
@@ -73,7 +74,7 @@ def effective(
     scaled = remembered.get("scaled", {}).get(host, {})
     found = []
     for pool in pools:
-        kept = scaled.get(pool["name"]) if before.get(pool["name"]) == pool["count"] else None
+        kept = scaled.get(pool["name"]) if before.get(pool["name"], pool["count"]) == pool["count"] else None
         instances = numbers_of(pool["count"] if kept is None else kept)
         found.append({**pool, "instances": instances, "defined": pool["count"]})
     names = {pool["name"] for pool in pools}
@@ -85,21 +86,30 @@ def effective(
 
 
 def outdated(state: State, defined: Mapping[str, Mapping[str, int]]) -> State:
-    """Return *state* without the scaled counts that the inventory has overruled.
+    """Return *state* without what the inventory has overruled: scaled counts, and launched pools that it defines.
 
     Args:
         state: what is remembered.
         defined: what the inventory says now, as ``{host: {pool: count}}``.
     """
+
+    def holds(host: str, pool: str, count: Count) -> bool:
+        if host not in defined:
+            return True
+        now = defined[host].get(pool)
+        unchanged = now is not None and state["defined"].get(host, {}).get(pool, now) == now
+        return unchanged and as_count(numbers_of(count)) != now
+
     scaled = {
-        host: {
-            pool: count
-            for pool, count in pools.items()
-            if host not in defined or defined[host].get(pool) == state["defined"].get(host, {}).get(pool)
-        }
+        host: {pool: count for pool, count in pools.items() if holds(host, pool, count)}
         for host, pools in state["scaled"].items()
     }
-    return {**state, "scaled": {host: pools for host, pools in scaled.items() if pools}}
+    ours = {pool for pools in defined.values() for pool in pools}
+    return {
+        **state,
+        "scaled": {host: pools for host, pools in scaled.items() if pools},
+        "pools": {name: pool for name, pool in state["pools"].items() if name not in ours},
+    }
 
 
 def places(engines: Iterable[EngineDict]) -> set[Engine]:
@@ -129,6 +139,17 @@ def all_engines(state: State, registered: Sequence[EngineDict]) -> set[Engine]:
     return expected_engines(state["engines"]) | launched | places(registered)
 
 
+def forgotten(state: State, registered: Sequence[EngineDict]) -> set[tuple[str, str]]:
+    """Return the hosts and pools with registered engines that the cluster does not remember on that host.
+
+    A run that stopped them was interrupted.
+    """
+    found = {(one.host, one.pool) for one in places(registered)}
+    on_hosts = (state["engines"], state["defined"], state["scaled"])
+    known = {(host, pool) for part in on_hosts for host, pools in part.items() for pool in pools}
+    return found - known - {(host, name) for name, pool in state["pools"].items() for host in pool["hosts"]}
+
+
 def check_name(name: str) -> None:
     """Check the name of a pool.
 
@@ -142,33 +163,52 @@ def check_name(name: str) -> None:
         )
 
 
-def scale(state: State, pool: str, count: int, hosts: Sequence[str] = ()) -> Change:
+def reachable(state: State, inventory: Sequence[str] | None) -> set[str]:
+    """Return the engine hosts of the cluster that are in the inventory; None where that does not matter."""
+    return {host for host in state["engines"] if inventory is None or host in inventory}
+
+
+def scale(
+    state: State,
+    registered: Sequence[EngineDict],
+    pool: str,
+    count: int,
+    *,
+    hosts: Sequence[str] = (),
+    inventory: Sequence[str] | None = None,
+) -> Change:
     """Give a pool another number of engines on each host.
 
     Args:
         state: what is remembered.
+        registered: the registered engines. Those that a run left behind which was interrupted leave, too.
         pool: name of the pool.
         count: how many, 0 included.
         hosts: where; none for those that it is on, by the inventory or by a launch.
+        inventory: the engine hosts of the inventory, which alone can be changed.
 
     Raises:
         ChangeError: there is no such pool or host, or the count is none.
     """
     known = {name for pools in state["engines"].values() for name in pools}
     check_known("pool", [pool], known | set(state["pools"]))
-    check_known("engine host", hosts, state["engines"])
+    there = reachable(state, inventory)
+    check_known("engine host", hosts, there)
     if not 0 <= count <= MOST_ENGINES:
         raise ChangeError(f"{count} is not a number of engines for each host: give 0 to {MOST_ENGINES}")
     change = Change(copy.deepcopy(state))
-    defined = state["defined"]
-    there = [host for host, pools in state["engines"].items() if pools.get(pool) or defined.get(host, {}).get(pool)]
-    launched = state["pools"].get(pool, {}).get("hosts")
-    for host in hosts or sorted(launched or there or state["engines"]):
-        before = {one.core for one in expected_engines(state["engines"]) if (one.host, one.pool) == (host, pool)}
+    running = expected_engines(state["engines"]) | places(registered)
+    on_hosts = (state["engines"], state["defined"], state["scaled"])
+    with_pool = {host for part in on_hosts for host, pools in part.items() if pools.get(pool)}
+    launched = set(state["pools"].get(pool, {}).get("hosts", {}))
+    for host in hosts or sorted(there & (launched or with_pool) or there):
+        before = {one.core for one in running if (one.host, one.pool) == (host, pool)}
         after = set(sorted(before)[:count])
         free = (number for number in range(len(before) + count + 1) if number not in before)
         while len(after) < count:
             after.add(next(free))
+        if before == after:
+            continue
         set_numbers(change, host, pool, after)
         change.leaving |= {Engine(host, pool, number) for number in before - after}
         change.added |= {Engine(host, pool, number) for number in after - before}
@@ -188,12 +228,9 @@ def set_numbers(change: Change, host: str, pool: str, numbers: set[int]) -> None
         if not hosts:
             del state["pools"][pool]
     else:
-        scaled = state["scaled"].setdefault(host, {})
-        scaled[pool] = sorted(numbers)
-        if count == state["defined"].get(host, {}).get(pool):
-            del scaled[pool]
-        if not scaled:
-            del state["scaled"][host]
+        # it holds whatever the inventory says now, which is remembered when this is laid down
+        state["scaled"].setdefault(host, {})[pool] = sorted(numbers)
+        state["defined"].get(host, {}).pop(pool, None)
     # what is added is expected when it is laid down
     if pool in state["engines"].get(host, {}):
         kept = numbers & set(numbers_of(state["engines"][host][pool]))
@@ -252,13 +289,21 @@ def remove(
             "end it where it was started"
         )
     leaving = {one for one in chosen if (not hosts or one.host in hosts) and (not pools or one.pool in pools)}
+    if ids and not leaving:
+        raise ChangeError(
+            f"no engine is in all of ids ({in_words(ids)}), hosts ({in_words(hosts)}) and pools ({in_words(pools)}): "
+            "leave one of them out"
+        )
+    # of what nobody remembers, nothing can be kept
+    orphans = forgotten(state, registered) & {(one.host, one.pool) for one in leaving}
+    leaving |= {one for one in engines if (one.host, one.pool) in orphans}
     change = Change(copy.deepcopy(state), leaving=leaving, hosts_gone=whole)
     for host, pool in sorted({(one.host, one.pool) for one in leaving}):
-        numbers = {one.core for one in engines if (one.host, one.pool) == (host, pool)}
-        set_numbers(change, host, pool, numbers - {one.core for one in leaving if (one.host, one.pool) == (host, pool)})
-        if pool not in state["engines"].get(host, {}) and pool not in state["pools"]:
-            # runs, and nobody remembers it
+        if (host, pool) in orphans:
             change.gone.setdefault(host, []).append(pool)
+            continue
+        numbers = {one.core for one in engines - leaving if (one.host, one.pool) == (host, pool)}
+        set_numbers(change, host, pool, numbers)
     for host in whole:
         for part in ("engines", "defined", "scaled"):
             change.state[part].pop(host, None)
@@ -269,30 +314,32 @@ def remove(
 def hold(state: State, registered: Sequence[EngineDict], hosts: Sequence[str]) -> Change:
     """Let the registered engines of hosts leave for a moment, since they are to be restarted; nothing else changes.
 
-    Raises:
-        ChangeError: a host is unknown.
+    A host that has none, because it is new, has nobody who could leave.
     """
-    check_known("engine host", hosts, {one.host for one in places(registered)} | set(state["engines"]))
     leaving = {one for one in places(registered) if one.host in hosts}
     return Change(copy.deepcopy(state), leaving=leaving)
 
 
 def launch(
     state: State,
+    registered: Sequence[EngineDict],
     count: int,
     pool: Mapping[str, t.Any],
     *,
     name: str = "",
     hosts: Sequence[str] = (),
+    inventory: Sequence[str] | None = None,
 ) -> Change:
     """Add a pool of so many engines, spread over hosts: each goes to the one that has the fewest.
 
     Args:
         state: what is remembered.
+        registered: the registered engines.
         count: how many engines in all.
         pool: what they are: ``environment``, ``cpus``, ``memory``, ``code``, ``origin``.
         name: of the pool; without it, ``workers``, or ``workers_2`` and so on.
-        hosts: where; none for all engine hosts.
+        hosts: where; none for all engine hosts, without those whose engines are all missing.
+        inventory: the engine hosts of the inventory, which alone can be changed.
 
     Raises:
         ChangeError: the name is none or taken, a host is unknown, or the count is none.
@@ -306,23 +353,26 @@ def launch(
             f"there is a pool {name!r} already: give another name, or change its count with playbook "
             "ipyparallel.cluster.scale"
         )
-    check_known("engine host", hosts, state["engines"])
+    there = reachable(state, inventory)
+    check_known("engine host", hosts, there)
     if not 1 <= count <= MOST_ENGINES:
         raise ChangeError(f"{count} is not a number of workers to launch: give 1 to {MOST_ENGINES}")
-    loads = dict.fromkeys(hosts or sorted(state["engines"]), 0)
+    alive = {one.host for one in places(registered)}
+    away = {host for host, pools in state["engines"].items() if any(map(numbers_of, pools.values()))} - alive
+    loads = dict.fromkeys(hosts or sorted(there - away) or sorted(there), 0)
     if not loads:
         raise ChangeError("the cluster has no engine host: deploy it first (playbook ipyparallel.cluster.deploy)")
     for one in expected_engines(state["engines"]):
         if one.host in loads:
             loads[one.host] += 1
-    there: dict[str, int] = {}
+    chosen: dict[str, int] = {}
     for _number in range(count):
         host = min(loads, key=lambda one: (loads[one], one))
         loads[host] += 1
-        there[host] = there.get(host, 0) + 1
+        chosen[host] = chosen.get(host, 0) + 1
     change = Change(copy.deepcopy(state))
-    change.state["pools"][name] = {**pool, "hosts": dict(sorted(there.items()))}
-    change.added = {Engine(host, name, number) for host, found in there.items() for number in range(found)}
+    change.state["pools"][name] = {**pool, "hosts": dict(sorted(chosen.items()))}
+    change.added = {Engine(host, name, number) for host, found in chosen.items() for number in range(found)}
     return change
 
 
@@ -342,16 +392,16 @@ def stop(state: State, registered: Sequence[EngineDict], controller: str, ids: S
         state: what is remembered.
         registered: the registered engines.
         controller: the controller host.
-        ids: numbers of engines; none for all that were launched.
+        ids: numbers of engines; none for all that were launched, and all that an interrupted run has left behind.
 
     Raises:
         ChangeError: an id is not one of a launched worker.
     """
-    known = [one["id"] for one in registered if one["pool"] in state["pools"]]
-    check_known("launched worker", ids, known)
-    if not ids and not state["pools"]:
+    pools = set(state["pools"]) | {pool for _host, pool in forgotten(state, registered)}
+    check_known("launched worker", ids, [one["id"] for one in registered if one["pool"] in pools])
+    if not ids and not pools:
         return Change(copy.deepcopy(state))
-    return remove(state, registered, controller, ids=ids, pools=sorted(state["pools"]))
+    return remove(state, registered, controller, ids=ids, pools=sorted(pools))
 
 
 def workers(state: State, engines: Sequence[EngineDict]) -> list[dict[str, t.Any]]:
@@ -363,7 +413,8 @@ def workers(state: State, engines: Sequence[EngineDict]) -> list[dict[str, t.Any
 
     Returns:
         For each worker ``id``, its number (None where it is not registered), ``engine``, its ident, ``status``
-        (``idle``, ``busy`` or ``missing``), ``pool``, ``host``, ``core``, ``pid``, ``cpus`` and ``memory`` (bytes).
+        (``idle``, ``busy`` or ``missing``), ``pool``, ``host``, ``core``, ``pid``, ``cpus``, ``memory`` (bytes)
+        and ``origin``, who launched it.
     """
     there = {Engine.of(one): one for one in engines}
     found = []
@@ -382,6 +433,7 @@ def workers(state: State, engines: Sequence[EngineDict]) -> list[dict[str, t.Any
                         "pid": one.get("pid"),
                         "cpus": pool.get("cpus"),
                         "memory": pool.get("memory"),
+                        "origin": pool.get("origin"),
                     }
                 )
     return found

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import time
 import typing as t
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import hub
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine
@@ -102,13 +103,20 @@ def look(client: ipyparallel.Client, engines: Sequence[EngineDict], hold: float)
     )
 
 
-def drain(client: ipyparallel.Client, engines: Sequence[EngineDict], limit: float) -> Left:
+def go_on() -> None:
+    """Do nothing between two looks at engines."""
+
+
+def drain(
+    client: ipyparallel.Client, engines: Sequence[EngineDict], limit: float, between: Callable[[], None] = go_on
+) -> Left:
     """Let *engines* finish what they have, and get nothing new.
 
     Args:
         client: of the cluster's hub.
         engines: as ``hub.registered`` returns them.
         limit: how long to wait, in seconds.
+        between: what is done after each look; it may raise what ends the wait.
 
     Returns:
         What is left; nothing when they are drained, and then they get nothing for `HOLD_SECONDS` more. Where something
@@ -122,6 +130,7 @@ def drain(client: ipyparallel.Client, engines: Sequence[EngineDict], limit: floa
         left = look(client, engines, HOLD_SECONDS)
         if not left or time.monotonic() >= deadline:
             return left
+        between()
         time.sleep(LOOK_EVERY)
 
 
@@ -139,7 +148,13 @@ def release(client: ipyparallel.Client, engines: Sequence[EngineDict]) -> None:
     hold(client, engines, 0)
 
 
-def drain_or_release(client: ipyparallel.Client, engines: Sequence[EngineDict], limit: float, force: bool) -> str:
+def drain_or_release(
+    client: ipyparallel.Client,
+    engines: Sequence[EngineDict],
+    limit: float,
+    force: bool,
+    between: Callable[[], None] = go_on,
+) -> str:
     """Let *engines* finish what they have, as `drain` does; where they do not, give them work again.
 
     Args:
@@ -147,6 +162,7 @@ def drain_or_release(client: ipyparallel.Client, engines: Sequence[EngineDict], 
         engines: as ``hub.registered`` returns them.
         limit: how long to wait, in seconds.
         force: whether they are to be ended all the same.
+        between: what is done after each look; where it raises, they get work again, too.
 
     Returns:
         Why they are not to be ended, with the remedy; nothing when they are drained, or with *force*.
@@ -154,7 +170,13 @@ def drain_or_release(client: ipyparallel.Client, engines: Sequence[EngineDict], 
     Raises:
         DrainError: the task scheduler or the hub did not answer.
     """
-    left = drain(client, engines, limit)
+    try:
+        left = drain(client, engines, limit, between)
+        between()
+    except Exception:
+        with contextlib.suppress(DrainError):
+            release(client, engines)
+        raise
     if not left or force:
         return ""
     release(client, engines)

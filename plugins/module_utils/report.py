@@ -257,7 +257,8 @@ def restarts(done: Mapping[str, t.Any]) -> str:
         seconds = "" if one["seconds"] is None else f"{one['seconds']:.1f}"
         rows.append((one["host"], one["pool"], str(one["core"]), str(one["before"]), after, seconds))
     total = f", in {done['seconds']:.1f} s" if "seconds" in done else ""
-    return "\n".join([*table(rows), f"{plural(len(done['engines']), 'engine')}{total}"])
+    problem = [done["problem"]] if done.get("problem") else []
+    return "\n".join([*table(rows), f"{plural(len(done['engines']), 'engine')}{total}", *problem])
 
 
 def installation(

@@ -19,6 +19,7 @@ By what operators do after the definition (``changes.py``):
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import typing as t
@@ -84,6 +85,17 @@ CHANGED_LATER = ("defined", "pools", "scaled", "packages")
 def changed_later(state: Mapping[str, t.Any]) -> dict[str, t.Any]:
     """Return what operators have changed after the definition, and what that was."""
     return {part: state[part] for part in CHANGED_LATER}
+
+
+def shown(state: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return *state* as a diff shows it: of code only what tells it from other code, and not who is at work."""
+    pools = {
+        name: {**pool, "code": f"sha256 {hashlib.sha256(pool['code'].encode()).hexdigest()[:16]}"}
+        if pool.get("code")
+        else pool
+        for name, pool in state["pools"].items()
+    }
+    return {**state, "pools": pools, "lease": {}}
 
 
 def write_state(directory: str, state: Mapping[str, t.Any], ownership: Ownership | None = None) -> None:

@@ -40,7 +40,7 @@ options:
   inventory:
     description:
       - The engine hosts of the inventory. To remove one that the cluster has not changes nothing; one that the
-        inventory has not can only be forgotten, with O(force).
+        inventory has not can only be forgotten, with O(force), and gets no engines.
     type: list
     elements: str
   pool:
@@ -185,6 +185,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import (
     StateError,
     changed_later,
     read_state,
+    shown,
     write_state,
 )
 
@@ -192,7 +193,9 @@ if t.TYPE_CHECKING:
     import ipyparallel
 
 HOLD_SECONDS = 180.0
-"""How long engines that have drained get nothing, until they are ended by what lays the change down."""
+HOLD_SECONDS_OF_HOST = 3.0
+"""How long engines that have drained get nothing, until they are ended by what lays the change down; and as much
+longer for each of their hosts."""
 
 
 def plan(params: dict[str, t.Any], state: dict[str, t.Any], engines: list[dict[str, t.Any]]) -> changes.Change:
@@ -201,16 +204,18 @@ def plan(params: dict[str, t.Any], state: dict[str, t.Any], engines: list[dict[s
     Raises:
         ChangeError, ExecutionError, PoolError: it is not possible.
     """
+    inventory = params["inventory"]
     if params["change"] == "scale":
-        return changes.scale(state, params["pool"], params["count"], params["hosts"])
+        where = {"hosts": params["hosts"], "inventory": inventory}
+        return changes.scale(state, engines, params["pool"], params["count"], **where)
     if params["change"] == "hold":
         return changes.hold(state, engines, params["hosts"])
     if params["change"] == "stop":
         return changes.stop(state, engines, params["controller"], params["ids"])
     if params["change"] == "remove":
         chosen = {name: params[name] for name in SELECTION_ARGUMENT_SPEC}
-        inventory = None if params["force"] else params["inventory"]
-        return changes.remove(state, engines, params["controller"], **chosen, inventory=inventory)
+        known = None if params["force"] else inventory
+        return changes.remove(state, engines, params["controller"], **chosen, inventory=known)
     cpus, memory = resolve_size(params["size"], "the size")
     check_startup(params["code"], params["name"])
     pool = {
@@ -220,22 +225,54 @@ def plan(params: dict[str, t.Any], state: dict[str, t.Any], engines: list[dict[s
         "code": params["code"],
         "origin": f"launched by {params['lease'].get('holder', 'module change_engines')}",
     }
-    return changes.launch(state, params["count"], pool, name=params["pool"], hosts=params["hosts"])
+    where = {"name": params["pool"], "hosts": params["hosts"], "inventory": inventory}
+    return changes.launch(state, engines, params["count"], pool, **where)
 
 
-def let_leave(client: ipyparallel.Client, engines: list[dict[str, t.Any]], params: dict[str, t.Any]) -> float:
+def let_leave(
+    client: ipyparallel.Client, engines: list[dict[str, t.Any]], params: dict[str, t.Any], keeper: lease.Keeper
+) -> float:
     """Let engines finish what they have; return how long that took, in seconds.
 
     Raises:
         ChangeError: they did not in time.
         DrainError: they could not be asked.
+        LeaseError: another operator has taken over, or the run was interrupted.
     """
     started = time.monotonic()
-    if problem := draining.drain_or_release(client, engines, params["limit"], params["force"]):
-        lease.end(params["state_directory"])
+    if problem := draining.drain_or_release(client, engines, params["limit"], params["force"], keeper.keep):
         raise changes.ChangeError(problem)
-    draining.hold(client, engines, HOLD_SECONDS)
+    hosts = {one["host"] for one in engines}
+    draining.hold(client, engines, HOLD_SECONDS + HOLD_SECONDS_OF_HOST * len(hosts))
     return round(time.monotonic() - started, 3)
+
+
+def carry_out(
+    client: ipyparallel.Client,
+    engines: list[dict[str, t.Any]],
+    state: dict[str, t.Any],
+    change: changes.Change,
+    params: dict[str, t.Any],
+) -> float:
+    """Let *engines* leave, and remember the change; return how long the former took, in seconds.
+
+    Raises:
+        ChangeError, DrainError, LeaseError, OSError, StateError: nothing was changed, and the engines get work.
+    """
+    directory = params["state_directory"]
+    keeper = lease.Keeper(directory, params["lease"], params["change"])
+    try:
+        keeper.take()
+        seconds = let_leave(client, engines, params, keeper) if engines else 0.0
+        now = read_state(directory)
+        if {**now, "lease": {}} != {**state, "lease": {}}:
+            draining.release(client, engines)
+            raise changes.ChangeError("the cluster was changed by another run meanwhile: run again; nothing was ended")
+        write_state(directory, {**change.state, "lease": now["lease"]})
+    except BaseException:
+        keeper.end()
+        raise
+    return seconds
 
 
 class Module(QuietModule):
@@ -289,15 +326,11 @@ def main() -> None:
             "remembered": changed_later(change.state),
         }
         if module._diff:
-            result["diff"] = {"before": {**state, "lease": {}}, "after": {**change.state, "lease": {}}}
+            result["diff"] = {"before": shown(state), "after": shown(change.state)}
         if module.check_mode:
             module.exit_json(**result)
-        if params["lease"]:
-            wanted = {**params["lease"], "phase": params["change"]}
-            change.state["lease"] = lease.take(params["state_directory"], state, wanted, time.time())["lease"]
         leaving = [there for _one, there in found if there]
-        result["seconds"] = let_leave(client, leaving, params) if leaving else 0.0
-        write_state(params["state_directory"], change.state)
+        result["seconds"] = carry_out(client, leaving, state, change, params)
     except (
         changes.ChangeError,
         draining.DrainError,

@@ -128,7 +128,7 @@ cluster:
     workers:
       description:
         - The launched workers, each with C(id), C(engine) (its ident), C(status) (V(idle), V(busy) or V(missing)),
-          C(pool), C(host), C(core), C(pid), C(cpus) and C(memory) in bytes.
+          C(pool), C(host), C(core), C(pid), C(cpus), C(memory) in bytes and C(origin), who launched it.
       type: list
       elements: dict
       sample: []

@@ -72,8 +72,8 @@ def main() -> None:
         if os.path.isdir(directory) and not module.check_mode:
             if module.params["state"] == "held":
                 lease.take(directory, state, wanted, time.time())
-            elif state["lease"]:
-                lease.end(directory)
+            else:
+                lease.end(directory, wanted)
     except StateError:
         pass
     except lease.LeaseError as error:

@@ -24,6 +24,10 @@ options:
     description: How long to wait for an engine to come back, in seconds.
     type: float
     default: 60.0
+  fail:
+    description: Whether engines that were not restarted are a failure; otherwise they are only returned.
+    type: bool
+    default: true
   state_directory:
     description: Directory on the controller host that holds the state of the cluster. Needed with O(lease).
     type: path
@@ -72,6 +76,11 @@ least:
   type: int
   returned: success, outside check mode
   sample: 8
+problem:
+  description: Why not all were restarted; empty when they were.
+  type: str
+  returned: always, outside check mode
+  sample: ""
 """
 
 import dataclasses
@@ -95,7 +104,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.selection impo
     in_words,
     select,
 )
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import StateError, read_state
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import StateError
 
 if t.TYPE_CHECKING:
     import ipyparallel
@@ -116,8 +125,18 @@ def choose(client: ipyparallel.Client, params: dict[str, t.Any]) -> list[dict[st
     return sorted(found, key=Engine.of)
 
 
+def let_leave(
+    client: ipyparallel.Client, engines: list[dict[str, t.Any]], params: dict[str, t.Any], keeper: lease.Keeper
+) -> str:
+    """Let engines finish what they have; return why they are not to be ended."""
+    try:
+        return draining.drain_or_release(client, engines, params["limit"], params["force"], keeper.keep)
+    except (draining.DrainError, lease.LeaseError, StateError, OSError) as error:
+        return str(error)
+
+
 def restart_all(
-    client: ipyparallel.Client, engines: list[dict[str, t.Any]], params: dict[str, t.Any]
+    client: ipyparallel.Client, engines: list[dict[str, t.Any]], params: dict[str, t.Any], keeper: lease.Keeper
 ) -> tuple[list[draining.Restarted], int, str]:
     """Restart *engines*; return those that have come back, how many were registered at least, and what went wrong."""
     serial = params["serial"] or len(engines)
@@ -125,7 +144,7 @@ def restart_all(
     least = len(registered(client))
     for first in range(0, len(engines), serial):
         batch = engines[first : first + serial]
-        if problem := draining.drain_or_release(client, batch, params["limit"], params["force"]):
+        if problem := let_leave(client, batch, params, keeper):
             return done, least, f"{len(done)} of {len(engines)} engines were restarted; {problem}"
         back = draining.restart(client, batch, params["wait"])
         done += back
@@ -148,6 +167,7 @@ def main() -> None:
             **SELECTION_ARGUMENT_SPEC,
             "serial": {"type": "int", "default": 1},
             "wait": {"type": "float", "default": 60.0},
+            "fail": {"type": "bool", "default": True},
             "state_directory": {"type": "path"},
         },
         supports_check_mode=True,
@@ -167,12 +187,12 @@ def main() -> None:
         engines = choose(client, params)
         if module.check_mode:
             module.exit_json(changed=True, engines=[in_result(one, None, None) for one in engines])
-        if params["lease"]:
-            directory, wanted = params["state_directory"], {**params["lease"], "phase": "restart"}
-            lease.take(directory, read_state(directory), wanted, time.time())
-        done, least, problem = restart_all(client, engines, params)
-        if params["lease"]:
-            lease.end(directory)
+        keeper = lease.Keeper(params["state_directory"], params["lease"], "restart")
+        keeper.take()
+        try:
+            done, least, problem = restart_all(client, engines, params, keeper)
+        finally:
+            keeper.end()
     except (draining.DrainError, HubError, lease.LeaseError, SelectionError, StateError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
@@ -185,8 +205,9 @@ def main() -> None:
         "engines": [in_result(*one) for one in done],
         "seconds": round(time.monotonic() - started, 3),
         "least": least,
+        "problem": problem,
     }
-    if problem:
+    if problem and params["fail"]:
         module.fail_json(msg=problem, **result)
     module.exit_json(**result)
 

@@ -38,9 +38,17 @@ options:
   lease:
     description:
       - Who is at work on the cluster, as M(ipyparallel.cluster.definition) returns it. With it, the module ends the
-        lease, and fails where another operator has taken over.
+        lease, unless O(end=false), and fails where another operator has taken over.
     type: dict
     default: {}
+  end:
+    description: Whether the run, and so its lease, ends here.
+    type: bool
+    default: true
+  hosts:
+    description: The engines of these hosts only are waited for; without it, of all.
+    type: list
+    elements: str
   limit:
     description: How long to wait for the engines, in seconds.
     type: float
@@ -120,6 +128,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import (
     StateError,
     read_state,
     remember,
+    shown,
     write_state,
 )
 
@@ -171,6 +180,8 @@ def main() -> None:
             "defined": {"type": "dict", "default": {}},
             **lease.LEASE_ARGUMENT_SPEC,
             "limit": {"type": "float", "default": 60.0},
+            "hosts": {"type": "list", "elements": "str"},
+            "end": {"type": "bool", "default": True},
             "fail": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
@@ -183,24 +194,33 @@ def main() -> None:
         found = read_state(params["state_directory"])
         if params["lease"] and not module.check_mode:
             lease.check_free(found["lease"], params["lease"], time.time())
-        before = {**found, "lease": {}}
         after = remember(
-            outdated(before, params["defined"]),
+            outdated(found, params["defined"]),
             engines=params["engines"] or {},
             notebooks=params["notebooks"],
             defined=params["defined"],
         )
-        result: dict[str, t.Any] = {"changed": before != after}
+        result: dict[str, t.Any] = {"changed": found != after}
         if module._diff:
-            result["diff"] = {"before": before, "after": after}
+            result["diff"] = {"before": shown(found), "after": shown(after)}
         if module.check_mode:
             module.exit_json(**result)
         if found != after:
             write_state(params["state_directory"], after)
     except (HubError, lease.LeaseError, StateError, OSError) as error:
         module.fail_json(msg=f"cannot remember the engines of the cluster: {error}")
-    expected = expected_engines(params["engines"] if params["engines"] is not None else after["engines"])
-    result.update(wait(params, expected))
+    counts = after["engines"] if params["engines"] is None else params["engines"]
+    if params["hosts"] is not None:
+        counts = {host: pools for host, pools in counts.items() if host in params["hosts"]}
+    keeper = lease.Keeper(params["state_directory"], params["lease"], "wait")
+    try:
+        keeper.take()
+        result.update(wait(params, expected_engines(counts)))
+    except (lease.LeaseError, StateError, OSError) as error:
+        module.fail_json(msg=f"cannot remember who is at work on the cluster: {error}")
+    finally:
+        if params["end"]:
+            keeper.end()
     if result["problem"] and params["fail"]:
         module.fail_json(msg=f"after {result['seconds']:.0f} s: {result['problem']}", **result)
     module.exit_json(**result)

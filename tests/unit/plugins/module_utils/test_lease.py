@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import lease
@@ -17,7 +18,14 @@ NOW = 1_000_000.0
 
 def test_the_first_one_takes_it_and_renews_it():
     first = lease.held({}, ADA, "deploy", NOW)
-    assert first == {"holder": "ada@laptop", "run": "7-1", "since": NOW, "renewed": NOW, "phase": "deploy"}
+    assert first == {
+        "holder": "ada@laptop",
+        "run": "7-1",
+        "since": NOW,
+        "renewed": NOW,
+        "phase": "deploy",
+        "taken_from": [],
+    }
     assert lease.held(first, ADA, "wait", NOW + 5) == {**first, "renewed": NOW + 5, "phase": "wait"}
 
 
@@ -47,8 +55,15 @@ def test_it_is_taken_when_it_is_over_or_on_demand(wanted, later):
 
 def test_who_was_taken_over_from_is_told_so():
     held = lease.held(lease.held({}, ADA, "deploy", NOW), {**BOB, "takeover": True}, "deploy", NOW + 1)
-    with pytest.raises(lease.LeaseError, match="bob@desk"):
-        lease.held(held, ADA, "wait", NOW + 2)
+    # also when it had taken over itself, and when the other one was not seen for long
+    for wanted, later in ((ADA, 2), ({**ADA, "takeover": True}, 2), ({**ADA, "takeover": True}, 2 * lease.SECONDS)):
+        with pytest.raises(lease.LeaseError, match="bob@desk took over from this run, and is at work"):
+            lease.held(held, wanted, "wait", NOW + later)
+    third = lease.held(held, {**BOB, "holder": "eve@pc", "takeover": True}, "deploy", NOW + 3)
+    with pytest.raises(lease.LeaseError, match="eve@pc"):
+        lease.held(third, {**ADA, "takeover": True}, "wait", NOW + 4)
+    # a run of its own is another one
+    assert lease.held(held, {**ADA, "run": "8-1", "takeover": True}, "deploy", NOW + 4)["holder"] == "ada@laptop"
 
 
 def test_a_run_is_told_from_others_by_its_processes():
@@ -78,5 +93,46 @@ def test_it_is_kept_beside_what_the_cluster_remembers(tmp_path):
     assert (after["lease"]["phase"], after["packages"]) == ("scale", ["numpy"])
     with pytest.raises(lease.LeaseError):
         lease.take(str(tmp_path), after, BOB, NOW)
-    lease.end(str(tmp_path))
+    lease.end(str(tmp_path), BOB)
+    assert read_state(str(tmp_path)) == after, "it is somebody else's"
+    lease.end(str(tmp_path), ADA)
     assert read_state(str(tmp_path)) == state
+
+
+def test_a_module_that_takes_its_time_keeps_it_and_sees_a_takeover(tmp_path, monkeypatch):
+    keeper = lease.Keeper(str(tmp_path), ADA, "scale")
+    keeper.take()
+    first = read_state(str(tmp_path))["lease"]
+    assert (first["holder"], first["phase"]) == ("ada@laptop", "scale")
+    keeper.keep()
+    assert read_state(str(tmp_path))["lease"] == first, "renewed now and then only"
+    monkeypatch.setattr(lease, "RENEW_EVERY", 0.0)
+    keeper.keep()
+    assert read_state(str(tmp_path))["lease"]["renewed"] > first["renewed"]
+    lease.take(str(tmp_path), read_state(str(tmp_path)), {**BOB, "takeover": True}, time.time())
+    with pytest.raises(lease.LeaseError, match="bob@desk took over"):
+        keeper.keep()
+    keeper.end()
+    assert read_state(str(tmp_path))["lease"]["holder"] == "bob@desk"
+
+
+def test_a_module_whose_run_was_interrupted_stops(tmp_path):
+    code = (
+        "import sys, time; from ansible_collections.ipyparallel.cluster.plugins.module_utils import lease\n"
+        f"keeper = lease.Keeper({str(tmp_path)!r}, {{}}, 'scale')\n"
+        "keeper.keep(); print('keeps', flush=True); sys.stdin.readline()\n"
+        "try: keeper.keep()\n"
+        "except lease.LeaseError as error: print(error, file=sys.stderr)\n"
+    )
+    argv = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == "keeps\n"
+        process.stdout.close()
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert "was interrupted" in process.stderr.read()

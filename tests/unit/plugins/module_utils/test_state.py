@@ -11,6 +11,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import (
     StateError,
     read_state,
     remember,
+    shown,
     state_path,
     write_state,
 )
@@ -93,6 +94,15 @@ def test_a_broken_state_names_file_and_remedy(tmp_path, content):
         read_state(str(tmp_path))
     for part in (f"{tmp_path}/cluster.json", "remove it", "ipyparallel.cluster.deploy"):
         assert part in str(caught.value)
+
+
+def test_a_diff_shows_no_code_and_not_who_is_at_work():
+    state = {"pools": {"a": {"code": "token = 'hush'"}, "b": {"hosts": {}}}, "lease": {"holder": "ada@laptop"}}
+    text = json.dumps(shown(state))
+    assert "hush" not in text
+    assert "ada" not in text
+    assert shown(state)["pools"]["b"] == {"hosts": {}}
+    assert shown(state) != shown({**state, "pools": {**state["pools"], "a": {"code": "token = 'other'"}}})
 
 
 def test_hosts_that_are_not_named_keep_what_they_have():

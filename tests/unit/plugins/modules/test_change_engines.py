@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
-from ansible_collections.ipyparallel.cluster.plugins.module_utils import draining
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import draining, lease
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import HubError
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import read_state, write_state
 from ansible_collections.ipyparallel.cluster.plugins.modules import change_engines, restart_engines
@@ -34,11 +36,15 @@ def world(monkeypatch, tmp_path):
         said = []  # noqa: RUF012
         client = Client()
         away = ()
+        engines = ENGINES
+        between = staticmethod(lambda: None)
 
     World.said = []
     write_state(str(tmp_path), {"engines": COUNTS, "defined": COUNTS})
 
-    def drain(_client, engines, limit):
+    def drain(_client, engines, limit, between):
+        World.between()
+        between()
         World.said.append(("drain", [one["id"] for one in engines], limit))
         return World.left
 
@@ -56,7 +62,7 @@ def world(monkeypatch, tmp_path):
         monkeypatch.setattr(module, "respawn", lambda module, python: True)
         monkeypatch.setattr(module, "act_as", lambda account: None)
         monkeypatch.setattr(module, "connect", lambda connector, timeout: World.client)
-    monkeypatch.setattr(change_engines, "described", lambda client: (ENGINES, {}))
+    monkeypatch.setattr(change_engines, "described", lambda client: (World.engines, {}))
     monkeypatch.setattr(restart_engines, "registered", lambda client: ENGINES)
     for name, function in (("drain", drain), ("hold", hold), ("release", release), ("restart", restart)):
         monkeypatch.setattr(draining, name, function)
@@ -87,9 +93,39 @@ def test_a_scaled_pool_is_remembered_when_its_engines_have_drained(change, world
 @pytest.mark.parametrize("check", [True, False])
 def test_the_second_time_nothing_changes(change, world, check):
     change(change="scale", pool="default", count=1)
+    # laid down
+    world.engines = ENGINES[:2]
     world.said.clear()
     result = change(check=check, change="scale", pool="default", count=1)
     assert (result["changed"], result["hosts"], world.said) == (False, [], [])
+
+
+def test_a_change_that_was_not_laid_down_is_made_by_the_next_run(change, world):
+    change(change="scale", pool="default", count=1)
+    result = change(change="scale", pool="default", count=1)
+    assert (result["changed"], result["hosts"], result["leaving"][0]["id"]) == (True, ["node2"], 2)
+
+
+def test_a_run_that_was_taken_over_from_while_engines_drain_changes_nothing(change, world, tmp_path):
+    other = {**LEASE, "holder": "bob@desk", "takeover": True, "phase": "launch"}
+
+    def take_over():
+        state = read_state(str(tmp_path))
+        write_state(str(tmp_path), {**lease.take(str(tmp_path), state, other, time.time()), "packages": ["numpy"]})
+
+    world.between = take_over
+    result = change(change="scale", pool="default", count=1)
+    assert "bob@desk took over from this run" in result["msg"]
+    assert ("release", [2]) in world.said
+    state = read_state(str(tmp_path))
+    assert (state["packages"], state["lease"]["holder"], state["scaled"]) == (["numpy"], "bob@desk", {})
+
+
+def test_what_is_changed_meanwhile_without_a_lease_is_not_lost(change, world, tmp_path):
+    world.between = lambda: write_state(str(tmp_path), {**read_state(str(tmp_path)), "packages": ["numpy"]})
+    result = change(change="scale", pool="default", count=1, lease={})
+    assert "changed by another run meanwhile" in result["msg"]
+    assert read_state(str(tmp_path))["packages"] == ["numpy"]
 
 
 def test_check_mode_says_what_would_change_and_asks_nobody(change, world, tmp_path):

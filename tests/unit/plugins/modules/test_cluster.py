@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import threading
+import time
 
 import pytest
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import Identity, identity_text
@@ -288,6 +289,34 @@ def test_fours(run, tmp_path, found):
 
     for check in (True, False):
         assert not run(wait_for_engines, check=check, **arguments)["changed"]
+
+
+def test_only_chosen_hosts_are_waited_for(run, tmp_path, found):
+    write_state(str(tmp_path), {"engines": {"node1": {"default": 1}, "node2": {"default": 1}}})
+    run(wait_for_engines, hosts=["node2"])
+    assert {str(engine) for engine in found["expected"][0][0]} == {"node2 default/0"}
+    run(wait_for_engines, hosts=[])
+    assert found["expected"][1][0] == set()
+
+
+@pytest.mark.parametrize("end", [True, False])
+def test_the_lease_is_held_while_engines_are_waited_for(run, tmp_path, found, monkeypatch, end):
+    seen = []
+
+    def release(client, engines):
+        seen.append(read_state(str(tmp_path))["lease"].get("phase"))
+
+    monkeypatch.setattr(wait_for_engines.draining, "release", release)
+    lease = {"holder": "ada@laptop", "run": "1-1", "runs": ["1-1"], "sees": True, "takeover": False}
+    found["found"] = Waiting([Engine("node1", "default", 0)], [], [], 1)
+    assert run(wait_for_engines, engines=ENGINES, lease=lease, end=end, fail=False)["problem"]
+    assert seen == ["wait"], "it is held until the engines are released"
+    assert bool(read_state(str(tmp_path))["lease"]) is not end
+    other = {**lease, "holder": "bob@desk"}
+    write_state(str(tmp_path), {"lease": {"holder": "eve@pc", "run": "3-3", "since": 1, "renewed": time.time()}})
+    assert "eve@pc is at work" in run(wait_for_engines, lease=other)["msg"]
+    run(wait_for_engines)
+    assert read_state(str(tmp_path))["lease"]["holder"] == "eve@pc", "a wait without a lease ends nobody's"
 
 
 def test_without_engines_those_that_are_remembered_are_waited_for(run, state, found):
