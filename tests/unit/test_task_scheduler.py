@@ -15,9 +15,11 @@ import types
 from pathlib import Path
 
 import pytest
+import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 from ipyparallel.controller.dependency import Dependency
+from tornado.ioloop import IOLoop
 
 ROLES = Path(__file__).parents[2] / "roles"
 LOG = logging.getLogger("test")
@@ -56,9 +58,9 @@ def test_what_is_not_done_is_read_again_in_its_order_with_who_has_it(tmp_path):
     journal.done("t0")
     journal.done("unknown")
     assert read_again(tmp_path / "tasks") == {
-        "t1": ([b"client", b"\n", b"\1"], "e1"),
-        "t2": ([b"client", b"\n", b"\2"], ""),
-        "t3": ([b"client", b"\n", b"\3"], "e2"),
+        "t1": ([b"client", b"\n", b"\1"], "e1", ""),
+        "t2": ([b"client", b"\n", b"\2"], "", ""),
+        "t3": ([b"client", b"\n", b"\3"], "e2", ""),
     }
     assert (tmp_path / "tasks").stat().st_mode & 0o777 == 0o600
 
@@ -100,7 +102,7 @@ def test_the_file_does_not_grow_with_what_is_done(tmp_path, monkeypatch):
         journal.add(f"t{number}", [b"f" * 50])
         journal.done(f"t{number}")
     assert (tmp_path / "tasks").stat().st_size < 1500
-    assert read_again(tmp_path / "tasks") == {"stays": ([b"s" * 10], "e1")}
+    assert read_again(tmp_path / "tasks") == {"stays": ([b"s" * 10], "e1", "")}
 
 
 def test_a_full_disk_is_told_once_and_loses_nothing_that_was_noted(tmp_path, monkeypatch, caplog):
@@ -209,6 +211,111 @@ def test_they_get_work_again_when_nobody_asks_any_more(monkeypatch):
     leave(it, b"b", seconds=0)
     it.end_draining()
     assert (list(it.draining), looked) == ([b"a"], [None])
+
+
+# ---- clients that have sent everything, and wait
+
+CALL = """
+import random, sys, time, zmq
+port, server, dice, sockets = int(sys.argv[1]), sys.argv[2].encode(), random.Random(int(sys.argv[3])), []
+context = zmq.Context()
+for _number in range(40):
+    key, secret = zmq.curve_keypair()
+    client = context.socket(zmq.DEALER)
+    client.linger = 0
+    client.curve_publickey, client.curve_secretkey, client.curve_serverkey = key, secret, server
+    client.connect(f"tcp://127.0.0.1:{port}")
+    if dice.random() < 0.3:
+        time.sleep(0.003 * dice.random())
+        client.close()  # in its handshake, perhaps
+    else:
+        client.send(key)
+        sockets.append(client)
+print(len(sockets), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_who_connects_is_known_by_name_and_key_whatever_it_says(eventually):
+    context = zmq.Context()
+    told = {}
+    public, secret = zmq.curve_keypair()
+    router = context.socket(zmq.ROUTER)
+    stream = types.SimpleNamespace(
+        socket=router, io_loop=types.SimpleNamespace(add_callback=lambda call, *given: call(*given))
+    )
+    callers = scheduler.Callers(stream)
+    callers.tell = told.__setitem__
+    router.curve_server, router.curve_secretkey = True, secret
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    callers.start()
+    argv = [sys.executable, "-c", CALL, str(port), public.decode()]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    clients = [subprocess.Popen([*argv, str(seed)], **pipes) for seed in range(3)]
+    left = sum(int(client.stdout.readline()) for client in clients)
+    assert left > 60
+    heard = {}
+    while len(heard) < left:
+        assert router.poll(10_000), f"{left - len(heard)} clients are not heard"
+        name, key = router.recv_multipart(copy=False)
+        heard[name.bytes] = key.bytes.decode()
+        assert key.get("User-Id") == heard[name.bytes]
+    eventually(lambda: heard.items() <= told.items(), "all of them were told")
+    for client in clients:
+        client.communicate("\n")
+    router.close(0)
+    context.term()
+    callers.join(10)
+    assert not callers.is_alive()
+
+
+def waiting_scheduler(monkeypatch, reached):
+    """Return a scheduler that has a result for a client of the one before it, and what it sends."""
+    it = make_scheduler()
+    it.sessions, it.clients_now, it.heard, it.keys = {"KEY": {b"session"}}, {}, set(), {}
+    it.relaying, it.client_stream, it.sent, it.done, later = "task", None, [], [], []
+    it.kept = {b"session": [("task", [b"session:session", b"result"]), ("other", [b"session:session", b"second"])]}
+    it.journal = types.SimpleNamespace(done=it.done.append)
+    it.send_at_once = lambda message, **options: it.sent.append(message)
+    it.loop = IOLoop(make_current=False)
+    monkeypatch.setattr(it.loop, "call_later", lambda seconds, call, *given: later.append((call, given)))
+    monkeypatch.setattr(scheduler, "is_sent", lambda stream, message: reached() and not it.sent.append(message))
+    return it, later
+
+
+def test_a_client_that_waits_gets_its_results_when_it_has_connected_again(monkeypatch):
+    turns = iter([False, True, True])
+    it, later = waiting_scheduler(monkeypatch, lambda: next(turns))
+    it.meet(b"somebody", "ANOTHER")
+    it.meet(b"new", "KEY")
+    assert (it.sent, it.clients_now) == ([], {}), "libzmq has not taken it in yet"
+    ((call, given),) = later
+    call(*given)
+    assert it.sent == [[b"new", b"result"], [b"new", b"second"]]
+    assert it.done == ["task", "other"]
+    it.send_to_client([b"session:session", b"third"])
+    assert it.sent[2:] == [[b"new", b"third"]]
+
+
+def test_a_client_that_speaks_gets_its_results_without_a_key(monkeypatch):
+    it, _later = waiting_scheduler(monkeypatch, lambda: False)
+    it.know(b"session", b"new")
+    assert [message[0] for message in it.sent] == [b"new", b"new"]
+    assert (it.done, it.kept) == (["task", "other"], {})
+
+
+def test_the_key_of_a_client_is_noted_with_its_tasks(tmp_path):
+    journal = scheduler.Journal(tmp_path / "tasks", LOG)
+    journal.add("a", [b"x"], "KEY")
+    journal.add("b", [b"y"])
+    # as noted by a collection that had no keys
+    with open(tmp_path / "tasks", "ab") as stream:
+        stream.write(b'["+", "c", [1]]\nz')
+    assert [(task.frames, task.key) for task in read_again(tmp_path / "tasks").values()] == [
+        ([b"x"], "KEY"),
+        ([b"y"], ""),
+        ([b"z"], ""),
+    ]
 
 
 # ---- the state of the hub

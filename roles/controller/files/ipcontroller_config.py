@@ -361,12 +361,28 @@ def let_clock_be_set():
 
 
 def keep_tasks():
-    """Let load-balanced tasks survive, and give them to engines that are connected only."""
+    """Let load-balanced tasks survive, give them to engines that are connected only, and results to who waits."""
     name = "task_scheduler"
     spec = importlib.util.spec_from_file_location(name, pathlib.Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     app.TaskScheduler = module.KeepingTaskScheduler
+    launch = app.launch_scheduler
+
+    def launch_knowing(**options):
+        # in a process of its own
+        bind = util.bind
+
+        def bind_first(stream, *arguments, **more):
+            util.bind = bind
+            if more.get("curve_secretkey"):
+                module.KeepingTaskScheduler.callers = module.Callers(stream)
+            bind(stream, *arguments, **more)
+
+        util.bind = bind_first
+        launch(**options)
+
+    app.launch_scheduler = launch_knowing
 
 
 def let_peers_come_again():

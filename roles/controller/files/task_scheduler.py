@@ -3,8 +3,9 @@
 
 It notes in a file what is not done. When the controller was killed, or this process was, its successor goes on with
 that: what an engine had goes to the same engine again, which does nothing twice (see ``ipengine_config.py``). A client
-gets the results when it sends its next task, because only then its new connection is known. A restart is the same; but
-a controller that was stopped for longer begins with nothing, since nobody waits for such tasks any more.
+gets the results when it has connected again: it is known by the key with which it encrypts, and without encryption by
+the next task that it sends. A restart is the same; but a controller that was stopped for longer begins with nothing,
+since nobody waits for such tasks any more.
 
 It drains engines that are to leave: a client sends it a ``drain_request`` with ``engines``, their idents, and
 ``seconds``, for how long they get nothing more but what no other engine may do; 0 is no more. The ``drain_reply`` has
@@ -20,28 +21,36 @@ import pathlib
 import signal
 import socket
 import stat
+import struct
+import threading
 import time
+import traceback
 import typing
 
 import zmq
 from ipyparallel import error
 from ipyparallel.controller.task_scheduler import Job, TaskScheduler
+from zmq.utils import z85
 
 MOST_BYTES = 16 * 1024 * 1024  # of a task; a larger one is lost with the scheduler
 SPARE_BYTES = 16 * 1024 * 1024  # of tasks that are done, before the file is written anew
 CONNECT_SECONDS = 0.1  # the interval at which libzmq reconnects
 MONITOR_SECONDS = 0.5
 DRAIN_SECONDS = 1.0
+GREETING_MS = 100  # from the answer to a handshake until libzmq has done with it, which takes it microseconds
+REACH_SECONDS = 0.05
+REACH_TRIES = 100
 SESSION = b"session:"
 """Begins the name of a client of the scheduler before this one; what its socket called it may be another's name now."""
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Task(typing.NamedTuple):
-    """A task that is not done: its message, and the ident of the engine that has it."""
+    """A task that is not done: its message, the ident of the engine that has it, and the key of its client."""
 
     frames: list
     engine: str = ""
+    key: str = ""
 
 
 def header(*record):
@@ -52,8 +61,8 @@ def header(*record):
 class Journal:
     """The file, and which tasks in it are not done.
 
-    A task is a line ``["+", id, sizes]`` and its frames; ``[">", id, engine]`` says who has it, ``["-", id]`` that it
-    is done.
+    A task is a line ``["+", id, sizes, key]`` and its frames; ``[">", id, engine]`` says who has it, ``["-", id]``
+    that it is done.
     """
 
     def __init__(self, path, log):
@@ -82,7 +91,7 @@ class Journal:
                     frames = [stream.read(size) for size in more[0]]
                     if [len(frame) for frame in frames] != more[0]:
                         break
-                    tasks[ident] = Task(frames)
+                    tasks[ident] = Task(frames, key=more[1] if len(more) > 1 else "")
                     self.places[ident] = self.size, stream.tell() - self.size
                 elif kind == ">":
                     tasks[ident] = tasks[ident]._replace(engine=more[0])
@@ -94,11 +103,13 @@ class Journal:
         self.engines = {ident: task.engine for ident, task in tasks.items()}
         return tasks
 
-    def add(self, ident, frames):
-        """Note a task, unless it is noted or too large."""
+    def add(self, ident, frames, key=""):
+        """Note a task of the client with this *key*, unless it is noted or too large."""
         sizes = [len(frame) for frame in frames]
         begin = self.size
-        if ident not in self.places and sum(sizes) <= MOST_BYTES and self._write(header("+", ident, sizes), *frames):
+        if ident in self.places or sum(sizes) > MOST_BYTES:
+            return
+        if self._write(header("+", ident, sizes, key), *frames):
             self.places[ident] = begin, self.size - begin
             self.used += self.size - begin
 
@@ -148,6 +159,60 @@ class Journal:
                 self.places[ident] = begin, len(record)
                 self.used += len(record)
                 self.give(ident, engines.get(ident, ""))
+
+
+class Callers(threading.Thread):
+    """Who connects to a socket: the name that it gives to a peer, and the key with which that encrypts.
+
+    A key is the same when a client connects again, and a name is not. A ROUTER counts the peers that have not named
+    themselves, so the names can be told before the peers have said anything, if their order is known; for that, one at
+    a time is let in: libzmq asks about each of them (ZAP, https://rfc.zeromq.org/spec/27), and tells when it is in.
+    Everyone is let in, as without this.
+    """
+
+    DOMAIN = b"clients"
+
+    def __init__(self, stream):
+        """Look at the socket of *stream*, to which nobody can connect yet."""
+        super().__init__(daemon=True)
+        router = stream.socket
+        self.loop = stream.io_loop
+        self.tell = None
+        """What is called in the loop with the name and the key of each."""
+        address = f"inproc://{id(self)}"
+        router.bind(address)
+        with router.context.socket(zmq.DEALER) as first:
+            first.linger = 0
+            first.connect(address)
+            first.send(b"")
+            self.last = struct.unpack(">xI", router.recv_multipart()[0])[0]
+        router.unbind(address)
+        self.monitor = router.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        router.zap_domain = self.DOMAIN
+        self.questions = router.context.socket(zmq.REP)
+        self.questions.bind("inproc://zeromq.zap.01")
+
+    def run(self):
+        """Answer questions for ever."""
+        try:
+            while True:
+                self.answer(*self.questions.recv_multipart())
+        except zmq.ContextTerminated:
+            self.questions.close(0)
+            self.monitor.close(0)
+        except Exception:  # noqa: BLE001 - nobody could connect any more, so the controller has to start again
+            traceback.print_exc()
+            os._exit(1)
+
+    def answer(self, version, request, domain, _address, name, _mechanism, *credentials):
+        """Let a peer in, and tell who it is."""
+        while self.monitor.poll(0):
+            self.monitor.recv_multipart()
+        key = z85.encode(credentials[0]) if credentials else b""
+        self.questions.send_multipart([version, request, b"200", b"OK", key, b""])
+        if domain == self.DOMAIN and not name and self.monitor.poll(GREETING_MS):
+            self.last = (self.last + 1) % 2**32
+            self.loop.add_callback(self.tell, struct.pack(">xI", self.last), key.decode())
 
 
 def sign_again(session, frames):
@@ -204,6 +269,9 @@ def is_orphan():
 class KeepingTaskScheduler(TaskScheduler):
     """A task scheduler that goes on where the one before it ended."""
 
+    callers = None
+    """Who connects as a client, where that is encrypted."""
+
     def start(self):
         """Read what the one before has left."""
         path = pathlib.Path(os.environ["IPYPARALLEL_STATE"], "controller", "log", "tasks")
@@ -217,8 +285,12 @@ class KeepingTaskScheduler(TaskScheduler):
         self.ending = False
         self.heard, self.clients_now = set(), {}
         """What the socket calls the clients that have sent something: by session, too."""
+        self.keys = {}
+        """The keys of clients that have sent something, by what the socket calls them."""
+        self.sessions = {}
+        """Sessions of the scheduler before this one that have tasks, by the key of the client."""
         self.kept = {}
-        """Results for clients that have not sent anything yet: by session, each with the task's id."""
+        """Results for clients that are not known yet: by session, each with the task's id."""
         self.relaying = ""
         self.draining = {}
         """Engines that are to leave, each with the time until when that holds."""
@@ -230,7 +302,10 @@ class KeepingTaskScheduler(TaskScheduler):
         # what they depend on, and is not among them, was done, or they would have failed
         for task in self.left.values():
             _idents, message = self.session.feed_identities(task.frames)
-            task.frames[0] = SESSION + self.session.unpack(message[1])["session"].encode()
+            session = self.session.unpack(message[1])["session"].encode()
+            task.frames[0] = SESSION + session
+            if task.key:
+                self.sessions.setdefault(task.key, set()).add(session)
             done = set(self.session.unpack(message[3]).get("after") or ()) - self.left.keys()
             for ids in (self.all_ids, self.all_done, self.all_completed):
                 ids.update(done)
@@ -241,6 +316,9 @@ class KeepingTaskScheduler(TaskScheduler):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
         if is_orphan():
             os._exit(1)
+        if self.callers:
+            self.callers.tell = self.meet
+            self.callers.start()
         super().start()
         self.stop_receiving()  # tasks wait in their clients' sockets
 
@@ -290,6 +368,24 @@ class KeepingTaskScheduler(TaskScheduler):
         """Dispatch what is left."""
         super().dispatch_submission([zmq.Frame(frame) for frame in sign_again(self.session, task.frames)])
 
+    def meet(self, client, key, tries=REACH_TRIES):
+        """Learn that the client with this *key* has connected, and that the socket calls it *client* now."""
+        for session in self.sessions.get(key, ()):
+            results = self.kept.get(session, [])
+            while results and is_sent(self.client_stream, [client, *results[0][1][1:]]):
+                self.journal.done(results.pop(0)[0])
+            if not results:
+                self.clients_now[session] = client
+            elif tries:
+                self.loop.call_later(REACH_SECONDS, self.meet, client, key, tries - 1)
+
+    def know(self, session, client):
+        """Learn what the socket calls the client with this *session* now; it may get results."""
+        self.clients_now[session] = client
+        for ident, result in self.kept.pop(session, ()):
+            self.send_at_once([client, *result[1:]], copy=False)
+            self.journal.done(ident)
+
     def dispatch_submission(self, raw_msg):
         """Take a task; who sends it may get results now."""
         if self.is_drain_request(raw_msg):
@@ -298,16 +394,14 @@ class KeepingTaskScheduler(TaskScheduler):
         if client not in self.heard:
             with contextlib.suppress(ValueError, KeyError, IndexError):
                 _idents, message = self.session.feed_identities(raw_msg, copy=False)
-                session = self.session.unpack(message[1].bytes)["session"].encode()
-                self.clients_now[session] = client
+                self.know(self.session.unpack(message[1].bytes)["session"].encode(), client)
                 self.heard.add(client)
-                for ident, result in self.kept.pop(session, ()):
-                    self.send_at_once([client, *result[1:]], copy=False)
-                    self.journal.done(ident)
+            with contextlib.suppress(zmq.ZMQError):
+                self.keys[client] = raw_msg[1].get("User-Id")
         super().dispatch_submission(raw_msg)
 
     def send_to_client(self, message, *args, **kwargs):
-        """Send a result; keep it as long as its client has not sent anything."""
+        """Send a result; keep it as long as its client is not known."""
         client = bytes(message[0])
         session = client.removeprefix(SESSION)
         if session != client and session not in self.clients_now:
@@ -382,9 +476,14 @@ class KeepingTaskScheduler(TaskScheduler):
         finally:
             self.doing_bound = False
 
+    def note(self, job):
+        """Note a task."""
+        frames = [frame.bytes for frame in job.raw_msg]
+        self.journal.add(job.msg_id, frames, self.keys.get(frames[0], ""))
+
     def save_unmet(self, job):
         """Note a task that waits."""
-        self.journal.add(job.msg_id, [frame.bytes for frame in job.raw_msg])
+        self.note(job)
         if self.journal.engines.get(job.msg_id):
             self.journal.give(job.msg_id, "")
         super().save_unmet(job)
@@ -397,7 +496,7 @@ class KeepingTaskScheduler(TaskScheduler):
             indices = self.available_engines()
         super().submit_task(job, indices)
         self.begun[job.msg_id] = time.monotonic()
-        self.journal.add(job.msg_id, [frame.bytes for frame in job.raw_msg])
+        self.note(job)
         self.journal.give(job.msg_id, self.targets[-1].decode())  # where `add_job` moves it
 
     def dispatch_result(self, raw_msg):
