@@ -241,6 +241,7 @@ def test_who_connects_is_known_by_name_and_key_whatever_it_says(eventually):
     told = {}
     public, secret = zmq.curve_keypair()
     router = context.socket(zmq.ROUTER)
+    router.identity = b"task_in"
     stream = types.SimpleNamespace(
         socket=router, io_loop=types.SimpleNamespace(add_callback=lambda call, *given: call(*given))
     )

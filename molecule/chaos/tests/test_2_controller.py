@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -41,6 +43,39 @@ def test_one_process_of_the_controller_killed(cluster: Cluster, fault: Begin, nu
         it.say(f"{under_way} tasks were under way")
         # the kernel takes what comes in the 20 ms in which a killed process goes, and nobody reads it any more
         it.hold(15, lost=1 if victim in (main, children[CHILDREN.index("task")]) else 0)
+
+
+WAITING = """
+import time, ipyparallel
+
+def nap(number):
+    import time
+    time.sleep(2)
+    return number * number
+
+client = ipyparallel.Client(profile="ipyparallel", timeout=20)
+view = client.load_balanced_view()
+sent = [view.apply_async(nap, number) for number in range(24)]
+sent[0].get(30)
+print("under way", flush=True)
+print(sum(one.get(60) == number * number for number, one in enumerate(sent)))
+"""
+
+
+def test_a_client_that_only_waits_gets_its_results_from_the_next_controller(cluster: Cluster, fault: Begin) -> None:
+    argv = [sys.executable, "-c", WAITING]
+    with fault("controller killed while a client has sent all, and waits") as it:
+        main, _children = wait_until(cluster.controller, 20, "a controller with 8 children")
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as client:
+            assert client.stdout
+            assert client.stdout.readline() == "under way\n"
+            main.kill(signal.SIGKILL)
+            it.restart_clock()
+            it.detected(lambda: not main.is_alive(), 15, "the controller ends")
+            it.whole(15)
+            assert client.stdout.read() == "24\n"
+        it.count()
+        it.hold(15, lost=1)
 
 
 def test_one_child_of_the_controller_stopped(cluster: Cluster, fault: Begin) -> None:

@@ -164,9 +164,9 @@ class Journal:
 class Callers(threading.Thread):
     """Who connects to a socket: the name that it gives to a peer, and the key with which that encrypts.
 
-    A key is the same when a client connects again, and a name is not. A ROUTER counts the peers that have not named
-    themselves, so the names can be told before the peers have said anything, if their order is known; for that, one at
-    a time is let in: libzmq asks about each of them (ZAP, https://rfc.zeromq.org/spec/27), and tells when it is in.
+    A key is the same when a client connects again, and a name is not. A ROUTER counts the peers that do not name
+    themselves, as clients do not, so the names can be told before they have said anything, if their order is known; for
+    that, one at a time is let in: libzmq asks about each of them (ZAP, https://rfc.zeromq.org/spec/27), and tells when it is in.
     Everyone is let in, as without this.
     """
 
@@ -204,13 +204,13 @@ class Callers(threading.Thread):
             traceback.print_exc()
             os._exit(1)
 
-    def answer(self, version, request, domain, _address, name, _mechanism, *credentials):
+    def answer(self, version, request, domain, _address, _socket, _mechanism, *credentials):
         """Let a peer in, and tell who it is."""
         while self.monitor.poll(0):
             self.monitor.recv_multipart()
         key = z85.encode(credentials[0]) if credentials else b""
         self.questions.send_multipart([version, request, b"200", b"OK", key, b""])
-        if domain == self.DOMAIN and not name and self.monitor.poll(GREETING_MS):
+        if domain == self.DOMAIN and self.monitor.poll(GREETING_MS):
             self.last = (self.last + 1) % 2**32
             self.loop.add_callback(self.tell, struct.pack(">xI", self.last), key.decode())
 
