@@ -16,6 +16,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import E
 
 LOGIN = "__ipyparallel_login"
 LOGS = "__ipyparallel_logs"
+ASKED = "__ipyparallel_asked"
 ENVIRONMENT = "__ipyparallel_environment"
 RESOLVED = "__ipyparallel_environment_resolved"
 INSTALLED = "__ipyparallel_environment_installed"
@@ -144,7 +145,7 @@ def version_differences(hostvars: Mapping[str, t.Any], hosts: Iterable[str], con
         return next((str(versions["ipyparallel"]) for versions in found if versions and "ipyparallel" in versions), "")
 
     hosts = list(hosts)
-    ours = version(controller, ENVIRONMENT, PREFLIGHT)
+    ours = version(controller, ENVIRONMENT, PREFLIGHT, ASKED)
     # it has no part in the run, and every host was told
     ours = ours or next((found for host in hosts if (found := version(host, "__ipyparallel_common_remembered"))), "")
     others = [(host, theirs) for host in hosts if (theirs := version(host, ENVIRONMENT)) and ours and theirs != ours]

@@ -20,6 +20,7 @@ TWO_OF = {host: [f"{host}/0", f"{host}/1"] for host in (*OLD, "node4")}
 def test_a_host_is_added_and_no_other_is_touched(
     operator: Operator, load: Load, figures: Figures, more: list[str]
 ) -> None:
+    operator.ok("install_packages", "-e", "ipyparallel_install=toolz==1.0.0")
     before = operator.pids("ipyparallel", OLD)
     checked = operator.ok("add_engines", *more, "--check", "--diff")
     assert operator.pids("ipyparallel", ["node4"]) == {"node4": {}}
@@ -32,6 +33,10 @@ def test_a_host_is_added_and_no_other_is_touched(
     figures.keep("add a host: time", run.seconds, "s", 60)
     assert operator.pids("ipyparallel", OLD) == before
     assert len(places(operator)) == 8
+    # what was installed on the others before is there too
+    ids = [one["id"] for one in operator.status()["engines"] if one["host"] == "node4"]
+    imported = f"print(json.dumps(c[{ids}].apply_sync(lambda: __import__('toolz').__version__)))"
+    assert operator.client(imported) == ["1.0.0", "1.0.0"]
 
     again = operator.ok("add_engines", *more)
     assert not any(again.changed.values())

@@ -346,6 +346,17 @@ def versions(number):
             },
             "node2 has ipyparallel 9.3.0, and the controller host node1 has 9.2.0: ",
         ),
+        # hosts are added, before which the controller host was asked
+        (
+            {
+                "node1": {filters.ASKED: versions("9.2.0")},
+                "node2": {
+                    filters.ENVIRONMENT: versions("9.3.0"),
+                    "__ipyparallel_common_remembered": {"changed": False, "skipped": True},
+                },
+            },
+            "node2 has ipyparallel 9.3.0, and the controller host node1 has 9.2.0: ",
+        ),
         # a part of deploy, or check mode: nothing was installed
         ({"node1": {}, "node2": {}}, ""),
         ({"node1": {filters.PREFLIGHT: versions("9.2.0")}, "node2": {filters.ENVIRONMENT: versions("")}}, ""),
