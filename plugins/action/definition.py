@@ -11,7 +11,12 @@ import typing as t
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import ConnectorError
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.definition import DefinitionError, read_definition
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.definition import (
+    DefinitionError,
+    check_run,
+    left_out,
+    read_definition,
+)
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.lease import asked
 
 
@@ -27,14 +32,19 @@ class ActionModule(ActionBase):
         _validation, arguments = self.validate_argument_spec(
             {
                 "cluster": {"type": "str", "required": True},
+                "needs": {"type": "list", "elements": "str", "choices": ["controller", "engines"], "default": []},
                 "started": {"type": "float"},
                 "takeover": {"type": "bool", "default": False},
             }
         )
+        variables = task_vars or {}
+        run = variables.get("ansible_play_hosts_all", [])
         try:
-            hosts = read_definition(arguments["cluster"], (task_vars or {})["groups"])
+            hosts = read_definition(arguments["cluster"], variables["groups"])
+            check_run(hosts, run, arguments["needs"])
         except (ConnectorError, DefinitionError) as error:
             raise AnsibleActionFail(str(error)) from None
         lease = asked(arguments["takeover"])
         started = arguments["started"] or time.time()
-        return {**result, "changed": False, **dataclasses.asdict(hosts), "lease": lease, "started": started}
+        found = {**dataclasses.asdict(hosts), "left_out": left_out(hosts, run)}
+        return {**result, "changed": False, **found, "lease": lease, "started": started}

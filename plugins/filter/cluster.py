@@ -16,6 +16,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import E
 
 LOGIN = "__ipyparallel_login"
 LOGS = "__ipyparallel_logs"
+ASKED = "__ipyparallel_asked"
 ENVIRONMENT = "__ipyparallel_environment"
 RESOLVED = "__ipyparallel_environment_resolved"
 INSTALLED = "__ipyparallel_environment_installed"
@@ -57,16 +58,20 @@ def words(value: t.Any) -> list[str]:
     return [str(word).strip() for word in found if str(word).strip()]
 
 
-def new_hosts(wanted: t.Any, engines: Iterable[str], deployed: Iterable[str]) -> list[str]:
+def new_hosts(
+    wanted: t.Any, engines: Iterable[str], deployed: Iterable[str], left_out: Iterable[str] = ()
+) -> list[str]:
     """Return the engine hosts that are to be added.
 
     Args:
         wanted: those that the operator named; none for all that are new.
         engines: the engine hosts of the inventory.
         deployed: those that the cluster has already.
+        left_out: those that have no part in the run.
 
     Raises:
-        AnsibleFilterError: one that was named is no engine host of the inventory.
+        AnsibleFilterError: one that was named is no engine host of the inventory, or ``--limit`` leaves it, or all that
+            are new, out.
     """
     there = list(engines)
     named = words(wanted)
@@ -75,8 +80,13 @@ def new_hosts(wanted: t.Any, engines: Iterable[str], deployed: Iterable[str]) ->
             f"{', '.join(unknown)} is no engine host of the inventory, which has {', '.join(there)}: add it to the "
             "cluster's group for engines first"
         )
-    already = set(deployed)
-    return [host for host in named or there if host not in already]
+    already, away = set(deployed), set(left_out)
+    new = [host for host in named or there if host not in already]
+    within = [host for host in new if host not in away]
+    if new and not within or named and len(within) < len(new):
+        missing = ", ".join(host for host in new if host in away)
+        raise AnsibleFilterError(f"{missing}: new, and left out of this run: add it to --limit, or run without")
+    return within
 
 
 def at_places(engines: Iterable[Mapping[str, t.Any]], places: Iterable[Mapping[str, t.Any]] | None) -> list[t.Any]:
@@ -144,7 +154,7 @@ def version_differences(hostvars: Mapping[str, t.Any], hosts: Iterable[str], con
         return next((str(versions["ipyparallel"]) for versions in found if versions and "ipyparallel" in versions), "")
 
     hosts = list(hosts)
-    ours = version(controller, ENVIRONMENT, PREFLIGHT)
+    ours = version(controller, ENVIRONMENT, PREFLIGHT, ASKED)
     # it has no part in the run, and every host was told
     ours = ours or next((found for host in hosts if (found := version(host, "__ipyparallel_common_remembered"))), "")
     others = [(host, theirs) for host in hosts if (theirs := version(host, ENVIRONMENT)) and ours and theirs != ours]

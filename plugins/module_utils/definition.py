@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import check_cluster_name
 
 
 class DefinitionError(ValueError):
-    """The inventory does not define the cluster; the message names what is missing and what there is."""
+    """The inventory does not define the cluster, or the run lacks hosts; the message names what is missing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,3 +71,32 @@ def read_definition(cluster: str, groups: Mapping[str, Sequence[str]]) -> Cluste
     return ClusterHosts(
         cluster, controllers[0], list(groups[f"{cluster}_engines"]), list(groups.get(f"{cluster}_notebook", []))
     )
+
+
+def left_out(hosts: ClusterHosts, run: Collection[str]) -> list[str]:
+    """Return the hosts of a cluster that have no part in the *run*, which is the names of those that have."""
+    return sorted({hosts.controller, *hosts.engines, *hosts.notebook} - set(run))
+
+
+def check_run(hosts: ClusterHosts, run: Collection[str], needs: Collection[str]) -> None:
+    """Check that a run has the hosts that it cannot do without.
+
+    Args:
+        hosts: of the cluster.
+        run: the hosts that have a part in the run.
+        needs: what they are for: ``controller``, ``engines``.
+
+    Raises:
+        DefinitionError: ``--limit`` leaves out one of them.
+    """
+    missing = left_out(hosts, run)
+    if "controller" in needs and hosts.controller in missing:
+        raise DefinitionError(
+            f"the controller host {hosts.controller} is left out of this run, which can neither ask nor change anything "
+            "without it: add it to --limit, or run without"
+        )
+    if "engines" in needs and (engines := [host for host in hosts.engines if host in missing]):
+        raise DefinitionError(
+            f"{', '.join(engines)}: left out of this run, so that a change of engines there would be remembered and not "
+            "made. Nothing was changed; run for all engine hosts, without --limit"
+        )

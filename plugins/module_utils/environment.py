@@ -256,7 +256,7 @@ class Environment:
     def keep_lock(self, path: str, lock: str) -> None:
         """Keep *lock* with the environment at *path* that was made from it."""
         if read_text(os.path.join(path, LOCK)) != lock:
-            write_text(os.path.join(path, LOCK), lock, 0o644)
+            write_text(os.path.join(path, LOCK), lock)
 
     def lock_of(self, path: str) -> str:
         """Return the lock that the environment at *path* was made from.
@@ -326,7 +326,8 @@ class Environment:
         }
         if os.path.exists(lock_file := os.path.join(path, ".lock")):
             os.chmod(lock_file, 0o644)  # uv lets everybody write it, and so hold up the next installation
-        write_text(os.path.join(path, RECORD), json.dumps(record, indent=2) + "\n", 0o644)
+        # requirements may hold credentials, which the account that runs from here need not know
+        write_text(os.path.join(path, RECORD), json.dumps(record, indent=2) + "\n")
 
     def switch(self, path: str) -> None:
         """Let ``current`` point to *path*, in one step."""

@@ -14,11 +14,18 @@ description:
   - Checks, on the operator alone, that the inventory has group C(NAME) with children C(NAME_controller),
     C(NAME_engines) and optionally C(NAME_notebook), that there is one controller host, and that no host is in two
     clusters.
+  - A play of which all hosts of the cluster can be a part runs it, once, so that it sees whom C(--limit) leaves out.
 options:
   cluster:
     description: Name of the cluster, of the form C([a-z][a-z0-9_]{0,31}).
     type: str
     required: true
+  needs:
+    description: The hosts, by what they are for, without which the run is refused, since C(--limit) leaves them out.
+    type: list
+    elements: str
+    choices: [controller, engines]
+    default: []
   takeover:
     description: Whether to go on where another operator is at work on the cluster.
     type: bool
@@ -56,6 +63,12 @@ notebook:
   elements: str
   returned: success
   sample: [node1]
+left_out:
+  description: The hosts of the cluster that have no part in the run.
+  type: list
+  elements: str
+  returned: success
+  sample: []
 lease:
   description: What tells this run of this operator from others, for the modules that take the lease of a cluster.
   type: dict

@@ -130,7 +130,6 @@ removed:
 import shutil
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import (
     PACKAGES_GIVEN_IN,
     Environment,
@@ -146,11 +145,28 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.packages impor
     read_flags,
     secrets_in,
 )
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.quiet import QuietModule
 
 SECRET_LENGTH = 8
 
 
-def make_present(module: AnsibleModule, environment: Environment) -> dict[str, t.Any]:
+class Module(QuietModule):
+    """A module that writes no credentials in addresses to the log of the host."""
+
+    logged = ("prefix", "state")
+
+
+def hide_secrets(module: Module, recorded: list[str]) -> None:
+    """Keep the credentials in flags, in the lock, and in packages, given or *recorded*, out of what is returned."""
+    params = module.params
+    module.no_log_values |= secrets_in([*params["flags"], *params["packages"], *recorded, params["lock"] or ""])
+    # an option is no secret, and is named in messages
+    options = {word for word in params["flags"] if word.startswith("-") and "=" not in word}
+    # Ansible stars out a secret wherever its text occurs; a value as short as these would star out versions and paths
+    module.no_log_values -= options | {value for value in module.no_log_values if len(value) < SECRET_LENGTH}
+
+
+def make_present(module: Module, environment: Environment) -> dict[str, t.Any]:
     """Make the environment and install the extra packages."""
     params = module.params
     interpreter = probe(module.get_bin_path(params["python"]) or params["python"])
@@ -180,7 +196,7 @@ def make_present(module: AnsibleModule, environment: Environment) -> dict[str, t
     return result
 
 
-def make_installed(module: AnsibleModule, environment: Environment) -> dict[str, t.Any]:
+def make_installed(module: Module, environment: Environment) -> dict[str, t.Any]:
     """Install packages into the environment in use, or look what that would do."""
     params = module.params
     flags = read_flags(params["flags"])
@@ -212,7 +228,7 @@ def make_installed(module: AnsibleModule, environment: Environment) -> dict[str,
     return {**result, "path": path, "versions": read_record(path).get("versions", {})}
 
 
-def make_pruned(module: AnsibleModule, environment: Environment) -> dict[str, t.Any]:
+def make_pruned(module: Module, environment: Environment) -> dict[str, t.Any]:
     """Remove the environments that nobody uses."""
     removed = environment.idle()
     result: dict[str, t.Any] = {"changed": bool(removed), "removed": removed}
@@ -235,7 +251,7 @@ MAKE = {
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             "prefix": {"type": "path", "required": True},
             "state": {"type": "str", "choices": list(MAKE), "default": "present"},
@@ -251,14 +267,10 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    # Ansible stars out a secret wherever its text occurs; a value as short as these would star out versions and paths
-    module.no_log_values |= secrets_in([*params["flags"], *params["packages"]])
-    # an option is no secret, and is named in messages
-    options = {word for word in params["flags"] if word.startswith("-") and "=" not in word}
-    module.no_log_values -= options | {value for value in module.no_log_values if len(value) < SECRET_LENGTH}
     given_in = "ipyparallel_install" if params["state"] in ("resolved", "installed") else PACKAGES_GIVEN_IN
     environment = Environment(params["prefix"], params["uv"], params["uv_lock"], params["environment"], given_in)
     try:
+        hide_secrets(module, read_record(environment.current).get("packages", []))
         module.exit_json(**MAKE[params["state"]](module, environment))
     except (InstallError, RequirementError) as error:
         module.fail_json(msg=f"the Python environment below {params['prefix']} is as it was: {error}")

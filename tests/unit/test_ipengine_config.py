@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 CONFIG = Path(__file__).parents[2] / "roles/engines/files/ipengine_config.py"
 # As an engine: a handler of Python's own for SIGTERM, and forks that are told to end at once. On one processor, so that
 # most of them are told before they have begun.
@@ -76,3 +78,8 @@ def test_the_connections_of_a_nanny_have_options() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["ipyparallel.engine.nanny", "1", "3000"]
+
+
+def test_start_up_code_of_a_pool_is_in_no_diff():
+    run = yaml.safe_load((CONFIG.parents[1] / "tasks/service.yml").read_text())[-1]
+    assert sorted(run["vars"]["__ipyparallel_engines_startup"]) == ["path", "secret"]

@@ -19,6 +19,7 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 from ipyparallel.controller.dependency import Dependency
+from jupyter_client.session import Session
 from tornado.ioloop import IOLoop
 
 ROLES = Path(__file__).parents[2] / "roles"
@@ -211,6 +212,15 @@ def test_they_get_work_again_when_nobody_asks_any_more(monkeypatch):
     leave(it, b"b", seconds=0)
     it.end_draining()
     assert (list(it.draining), looked) == ([b"a"], [None])
+
+
+@pytest.mark.parametrize("frames", [[b"a"], [b"a", b"no message"], [b"a", b"<IDS|MSG>"]])
+def test_what_is_no_result_is_told_and_dropped(caplog, frames):
+    it = make_scheduler()
+    it.session, it.log = Session(key=b"key"), LOG
+    leave(it, b"a")
+    it.dispatch_result([zmq.Frame(frame) for frame in frames])
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["task"]
 
 
 # ---- clients that have sent everything, and wait

@@ -14,12 +14,14 @@ from lab import TREE
 from remote import Operator
 
 STATE = "/var/lib/ipyparallel/ipyparallel/cluster.json"
+IDENTITY = "/var/lib/ipyparallel/ipyparallel/identity.json"
 TWO_OF = {host: [f"{host}/0", f"{host}/1"] for host in (*OLD, "node4")}
 
 
 def test_a_host_is_added_and_no_other_is_touched(
     operator: Operator, load: Load, figures: Figures, more: list[str]
 ) -> None:
+    operator.ok("install_packages", "-e", "ipyparallel_install=toolz==1.0.0")
     before = operator.pids("ipyparallel", OLD)
     checked = operator.ok("add_engines", *more, "--check", "--diff")
     assert operator.pids("ipyparallel", ["node4"]) == {"node4": {}}
@@ -32,6 +34,10 @@ def test_a_host_is_added_and_no_other_is_touched(
     figures.keep("add a host: time", run.seconds, "s", 60)
     assert operator.pids("ipyparallel", OLD) == before
     assert len(places(operator)) == 8
+    # what was installed on the others before is there too
+    ids = [one["id"] for one in operator.status()["engines"] if one["host"] == "node4"]
+    imported = f"print(json.dumps(c[{ids}].apply_sync(lambda: __import__('toolz').__version__)))"
+    assert operator.client(imported) == ["1.0.0", "1.0.0"]
 
     again = operator.ok("add_engines", *more)
     assert not any(again.changed.values())
@@ -134,12 +140,23 @@ def test_a_new_lock_is_taken_one_host_after_the_other(operator: Operator, load: 
     assert not before & after
     environments = operator.shells([*OLD, "node4"], "ls /opt/ipyparallel/ipyparallel/env | wc -l")
     assert environments == dict.fromkeys([*OLD, "node4"], "1\n")
-    assert not any(operator.ok("upgrade", *more).changed.values())
+    again = operator.ok("upgrade", *more)
+    assert not any(again.changed.values())
+    modules = {row["module"] for rows in again.tasks.values() for row in rows}
+    assert "change_engines" not in modules, "no engine has to finish where none restarts"
     # and engines that had nothing to be restarted for have work again
     queue = (
         "import time; a = c.load_balanced_view(); t = time.time(); a.map_sync(abs, range(16)); print(time.time() - t)"
     )
     assert operator.client(queue) < 20
+
+
+def test_an_upgrade_that_would_change_the_identity_is_refused_and_writes_none(operator: Operator, load: Load) -> None:
+    before = operator.shell("node1", f"cat {IDENTITY}")
+    run = operator.play("upgrade", "-e", "ipyparallel_controller_port_base=10200")
+    assert run.status != 0
+    assert "run playbook ipyparallel.cluster.deploy first" in run.said
+    assert operator.shell("node1", f"cat {IDENTITY}") == before
 
 
 def test_an_engine_leaves_by_its_id(operator: Operator, load: Load, more: list[str]) -> None:

@@ -48,6 +48,21 @@ def test_bad_input(operator: Operator, playbook: str, variables: dict[str, Any],
     assert operator.shell("node1", f"cat {STATE}") == before
 
 
+@pytest.mark.parametrize(
+    ("limit", "playbooks", "names"),
+    [
+        ("node2", ["status", "list_workers", "verify", "scale"], ["controller host node1", "add it to --limit"]),
+        ("node1", ["scale", "stop_workers"], ["node2, node3: left out of this run", "Nothing was changed"]),
+    ],
+)
+def test_a_run_without_a_host_that_it_needs_is_refused(
+    operator: Operator, limit: str, playbooks: list[str], names: list[str]
+) -> None:
+    for playbook in playbooks:
+        said = operator.refused(playbook, "--limit", limit, "-e", "ipyparallel_scale_count=1")
+        assert [part for part in names if part not in said] == []
+
+
 def test_more_engines_than_the_memory_is_for_are_warned_of_with_figures(operator: Operator) -> None:
     run = operator.ok("scale", "--check", "-e", "ipyparallel_scale_count=5000", "-e", "ipyparallel_scale_hosts=node2")
     said = " ".join((run.stdout + run.stderr).split())

@@ -501,13 +501,14 @@ class KeepingTaskScheduler(TaskScheduler):
 
     def dispatch_result(self, raw_msg):
         """Relay a result, unless nobody waits for it: that of `reach`, or of a task that was done already."""
+        engine = raw_msg[0].bytes
         with contextlib.suppress(ValueError, IndexError):
-            idents, message = self.session.feed_identities(raw_msg, copy=False)
+            _idents, message = self.session.feed_identities(raw_msg, copy=False)
             ident = self.session.unpack(message[2].bytes).get("msg_id")
-            if ident not in self.pending.get(idents[0], ()):
+            if ident not in self.pending.get(engine, ()):
                 return
         super().dispatch_result(raw_msg)
-        if idents[0] in self.draining:
+        if engine in self.draining:
             self.do_bound()
 
     def handle_result(self, idents, parent, raw_msg, success=True):

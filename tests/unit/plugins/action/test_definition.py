@@ -16,10 +16,14 @@ GROUPS = {
 }
 
 
+WRONG = ({"started": "noon"}, {"hosts": 1}, {"needs": ["all"]})
+
+
 @pytest.mark.parametrize("check", [False, True])
 def test_the_hosts_are_returned_and_nothing_changes(run_action, check):
     before = time.time()
-    result = run_action(ActionModule, check=check, variables={"groups": GROUPS}, cluster="alpha")
+    variables = {"groups": GROUPS, "ansible_play_hosts_all": ["node1"]}
+    result = run_action(ActionModule, check=check, variables=variables, cluster="alpha", needs=["controller"])
     assert before <= result.pop("started") <= time.time()
     lease = result.pop("lease")
     assert lease["run"] in lease["runs"]
@@ -30,7 +34,15 @@ def test_the_hosts_are_returned_and_nothing_changes(run_action, check):
         "controller": "node1",
         "engines": ["node1", "node2"],
         "notebook": [],
+        "left_out": ["node2"],
     }
+
+
+@pytest.mark.parametrize(("limit", "needs"), [(["node2"], ["controller"]), (["node1"], ["controller", "engines"])])
+def test_a_run_without_a_host_that_it_needs_is_refused(run_action, limit, needs):
+    variables = {"groups": GROUPS, "ansible_play_hosts_all": limit}
+    with pytest.raises(AnsibleActionFail, match="left out of this run"):
+        run_action(ActionModule, variables=variables, cluster="alpha", needs=needs)
 
 
 def test_the_start_of_the_run_is_kept(run_action):
@@ -48,7 +60,7 @@ def test_what_is_not_defined_fails_with_the_remedy(run_action, cluster, names):
     assert [part for part in names if part not in str(caught.value)] == []
 
 
-@pytest.mark.parametrize("arguments", [{}, {"cluster": "alpha", "started": "noon"}, {"cluster": "alpha", "hosts": 1}])
+@pytest.mark.parametrize("arguments", [{}, *({"cluster": "alpha", **one} for one in WRONG)])
 def test_options_are_checked(run_action, arguments):
     with pytest.raises(AnsibleError):
         run_action(ActionModule, variables={"groups": GROUPS}, **arguments)

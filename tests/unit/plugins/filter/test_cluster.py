@@ -106,6 +106,16 @@ def test_a_host_to_add_has_to_be_in_the_inventory():
         filters.new_hosts("node9", ["node1", "node2"], {})
 
 
+@pytest.mark.parametrize(("wanted", "missing"), [([], "node3, node4"), ("node2,node4", "node4")])
+def test_hosts_to_add_have_to_be_part_of_the_run(wanted, missing):
+    there = ["node1", "node2", "node3", "node4"]
+    deployed = ["node1"] if wanted else ["node1", "node2"]
+    with pytest.raises(AnsibleFilterError, match=f"^{missing}: new, and left out of this run: add it to --limit"):
+        filters.new_hosts(wanted, there, deployed, ["node3", "node4"])
+    assert filters.new_hosts([], there, ["node1"], ["node2", "node3"]) == ["node4"]
+    assert filters.new_hosts([], there, there, ["node3", "node4"]) == []
+
+
 def test_engines_at_places():
     engines = [{"host": "a", "pool": "p", "core": core, "id": core} for core in range(3)]
     assert filters.at_places(engines, None) == engines
@@ -342,6 +352,17 @@ def versions(number):
                 "node2": {
                     filters.ENVIRONMENT: versions("9.3.0"),
                     "__ipyparallel_common_remembered": versions("9.2.0"),
+                },
+            },
+            "node2 has ipyparallel 9.3.0, and the controller host node1 has 9.2.0: ",
+        ),
+        # hosts are added, before which the controller host was asked
+        (
+            {
+                "node1": {filters.ASKED: versions("9.2.0")},
+                "node2": {
+                    filters.ENVIRONMENT: versions("9.3.0"),
+                    "__ipyparallel_common_remembered": {"changed": False, "skipped": True},
                 },
             },
             "node2 has ipyparallel 9.3.0, and the controller host node1 has 9.2.0: ",

@@ -7,7 +7,9 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector impo
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.definition import (
     ClusterHosts,
     DefinitionError,
+    check_run,
     clusters_of,
+    left_out,
     read_definition,
 )
 
@@ -70,3 +72,28 @@ def test_an_inventory_without_any_cluster_says_so():
 def test_a_name_that_is_none_is_refused_first():
     with pytest.raises(ConnectorError, match="'two words' is not a name"):
         read_definition("two words", INVENTORY)
+
+
+@pytest.mark.parametrize(
+    ("run", "needs", "names"),
+    [
+        (["node2", "node3"], ["controller", "engines"], ["controller host node1", "add it to --limit"]),
+        ([], ["controller"], ["controller host node1", "add it to --limit"]),
+        (["node1"], ["controller", "engines"], ["node2, node3: left out", "Nothing was changed", "without --limit"]),
+        (["node1", "node3", "node9"], ["engines"], ["node2: left out"]),
+    ],
+)
+def test_a_run_that_lacks_a_host_it_needs_is_refused(run, needs, names):
+    hosts = ClusterHosts("alpha", "node1", ["node1", "node2", "node3"], [])
+    with pytest.raises(DefinitionError) as caught:
+        check_run(hosts, run, needs)
+    assert [part for part in names if part not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("run", "needs"), [(["node2"], []), (["node1"], ["controller"]), (["localhost", "node1", "node2"], ["engines"])]
+)
+def test_a_run_may_lack_other_hosts(run, needs):
+    hosts = ClusterHosts("alpha", "node1", ["node2"], ["node3"])
+    check_run(hosts, run, needs)
+    assert left_out(hosts, run) == sorted({"node1", "node2", "node3"} - set(run))

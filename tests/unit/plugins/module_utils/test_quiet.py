@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.quiet import QuietModule
-from ansible_collections.ipyparallel.cluster.plugins.modules import change_engines, execute, preflight, process
+from ansible_collections.ipyparallel.cluster.plugins.modules import (
+    change_engines,
+    execute,
+    preflight,
+    process,
+    python_environment,
+)
 
-SECRETS = {"code", "shell", "environment", "pools_code", "files", "notebook_password", "lease", "engines_environment"}
+SECRETS = {
+    *("code", "shell", "environment", "pools_code", "files", "notebook_password", "lease", "engines_environment"),
+    *("packages", "flags", "lock"),
+}
 
 
 def test_only_what_is_named_is_logged():
@@ -17,7 +26,7 @@ def test_only_what_is_named_is_logged():
     assert said == ["hosts=['node1']"]
 
 
-@pytest.mark.parametrize("module", [change_engines, execute, preflight, process])
+@pytest.mark.parametrize("module", [change_engines, execute, preflight, process, python_environment])
 def test_no_module_logs_code_files_or_secrets(module):
     assert issubclass(module.Module, QuietModule)
     assert module.Module.logged

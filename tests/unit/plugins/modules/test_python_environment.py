@@ -230,6 +230,24 @@ def test_secrets_in_flags_are_in_no_answer_and_no_argument(host, monkeypatch):
     assert "--upgrade" in str(seen)
 
 
+def test_secrets_in_packages_are_recorded_for_the_installer_alone_and_in_no_answer_or_log(host, monkeypatch):
+    logged = []
+    monkeypatch.setattr(python_environment.Module, "log", lambda _self, msg, **_arguments: logged.append(msg))
+    packages = [host.requirement("demo", "1.0"), "--extra-index-url https://ada:hunter22@127.0.0.1:1/simple"]
+    results = [host.make(packages=packages, diff=True)]
+    path = results[0]["path"]
+    for name in (RECORD, LOCK):
+        assert os.stat(os.path.join(path, name)).st_mode & 0o777 == 0o600
+    # they are what they were, or others, and a new environment needs them
+    for given, changed in ((packages, False), ([], False), ([packages[0], packages[1].replace("22", "33")], True)):
+        results.append(host.make(packages=given, diff=True, check=True))
+        assert results[-1]["changed"] == changed
+    results.append(host.make(lock=host.locked("ipyparallel", "9.3.0"), diff=True))
+    assert host.installed()["demo"] == "1.0"
+    assert logged
+    assert [text for text in [*logged, *(result.text for result in results)] if "hunter" in str(text)] == []
+
+
 @pytest.mark.parametrize("state", ["resolved", "installed"])
 @pytest.mark.parametrize(
     ("packages", "flags", "names"),
