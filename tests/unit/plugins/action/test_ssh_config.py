@@ -73,6 +73,17 @@ def test_the_operator_s_own_file_is_touched_only_when_asked(keep, tmp_path):
     assert keep()["include"] == ""
 
 
+def test_the_operator_s_own_file_keeps_its_bytes(keep, tmp_path):
+    own = tmp_path / ".ssh" / "config"
+    own.parent.mkdir()
+    own.write_bytes(b"# f\xfcr mich\r\nHost x\n")
+    result = keep(include=True)
+    assert own.read_bytes() == f"Include {tmp_path}/.ssh/ipyparallel/*.conf\n\n".encode() + b"# f\xfcr mich\r\nHost x\n"
+    # for people, who could not be shown them
+    assert "f\N{REPLACEMENT CHARACTER}r" in result["diff"][1]["after"]
+    str(result["diff"]).encode()
+
+
 def test_a_file_of_somebody_else_stays(keep, tmp_path):
     path = tmp_path / "mine"
     path.write_text("Host x\n")
