@@ -99,11 +99,9 @@ def requirement_lines(text: str) -> list[str]:
         return [f"--requirement {text}"]
     try:
         with open(text, encoding="utf-8") as stream:
-            # a requirement with its hashes goes over several lines, and becomes one
-            lines = [line.split(" #")[0].strip() for line in stream.read().replace("\\\n", " ").splitlines()]
+            return packages.logical_lines(stream.read())
     except OSError as error:
         raise AnsibleFilterError(f"ipyparallel_requirements: cannot read {text}: {error.strerror}") from None
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def shell_words(text: str | Iterable[t.Any], variable: str) -> list[str]:

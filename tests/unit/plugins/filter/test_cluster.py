@@ -42,6 +42,7 @@ def test_requirements_of_a_file(tmp_path):
     path.write_text("""\
 # what we need
 scipy  # for signals
+attrs\t# for classes
 pandas>=2 ; python_version > "3.10"
 
 demo @ https://example.org/demo-1.0.whl#sha256=aa
@@ -49,6 +50,7 @@ demo @ https://example.org/demo-1.0.whl#sha256=aa
 """)
     assert filters.requirement_lines(str(path)) == [
         "scipy",
+        "attrs",
         'pandas>=2 ; python_version > "3.10"',
         "demo @ https://example.org/demo-1.0.whl#sha256=aa",
         "--extra-index-url https://example.org/simple",
