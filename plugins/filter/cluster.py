@@ -52,8 +52,10 @@ def text_of_file(path: str) -> str:
 
 
 def words(value: t.Any) -> list[str]:
-    """Return a list, which the operator may have given as a text with commas."""
-    found = value.split(",") if isinstance(value, str) else value
+    """Return a list, which the operator may have given as a text with commas, as one number, or left empty."""
+    if isinstance(value, int):
+        return [str(value)]
+    found = value.split(",") if isinstance(value, str) else value or []
     return [str(word).strip() for word in found if str(word).strip()]
 
 

@@ -103,6 +103,15 @@ def test_hosts_to_add_are_those_that_the_cluster_has_not(wanted, new):
     assert filters.new_hosts(wanted, there, {"node1": {}, "node2": {}}) == new
 
 
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [("", []), (None, []), ([], []), ("node2, node3", ["node2", "node3"]), (" ,a,", ["a"]), ([0, "b "], ["0", "b"])],
+)
+def test_lists_of_an_operator(value, names):
+    assert filters.words(value) == names
+    assert filters.words(0) == ["0"]
+
+
 def test_a_host_to_add_has_to_be_in_the_inventory():
     with pytest.raises(AnsibleFilterError, match="node9 is no engine host of the inventory, which has node1, node2"):
         filters.new_hosts("node9", ["node1", "node2"], {})
