@@ -9,12 +9,10 @@ import importlib.metadata
 import json
 import os
 import platform
-import shlex
 import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible.template import trust_as_template
 from ansible.utils.display import Display
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import (
     ConnectorError,
@@ -40,6 +38,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.tunnel import 
     local_half,
     remembered_ports,
 )
+from ansible_collections.ipyparallel.cluster.plugins.plugin_utils.login import login_of
 
 ARGUMENT_SPEC = {
     "cluster": {"type": "str", "required": True},
@@ -80,20 +79,16 @@ class ActionModule(ActionBase):
         directory = os.path.join(os.path.abspath(os.path.expanduser(base)), f"profile_{cluster}")
         result.update(profile_directory=directory, path=os.path.join(directory, "security", "ipcontroller-client.json"))
         # tunnels to another host of an older cluster of this name are closed by the same name
-        tunnel = Tunnel(directory, self._login(task_vars or {}))
+        tunnel = Tunnel(directory, self._login())
         if arguments["state"] == "absent":
             return {**result, **self._remove(directory, tunnel)}
         return {**result, **self._fetch(arguments, directory, tunnel, task_vars or {})}
 
-    def _login(self, task_vars: dict[str, t.Any]) -> Login:
+    def _login(self) -> Login:
         """Return how Ansible reaches the host of this task; an empty host where that is this machine."""
-        context = self._play_context
         if getattr(self._connection, "transport", "local") == "local":
             return Login("")
-        host = task_vars.get("ansible_delegated_vars", {}).get(self._task.delegate_to, task_vars)
-        words = f"{host.get('ansible_ssh_common_args') or ''} {host.get('ansible_ssh_extra_args') or ''}"
-        arguments = shlex.split(str(self._templar.template(trust_as_template(words))))
-        return Login(context.remote_addr, context.remote_user, context.port, context.private_key_file, tuple(arguments))
+        return login_of(self._connection, self._play_context)
 
     def _remove(self, directory: str, tunnel: Tunnel) -> dict[str, t.Any]:
         if not is_ours(directory):

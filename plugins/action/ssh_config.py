@@ -31,6 +31,11 @@ ARGUMENT_SPEC = {
 }
 
 
+def printable(text: str) -> str:
+    """Return *text* with marks for bytes that are no text."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
 class ActionModule(ActionBase):
     """Action ``ipyparallel.cluster.ssh_config``; its documentation is in the module of this name."""
 
@@ -77,7 +82,8 @@ class ActionModule(ActionBase):
         }
         line = include_of(path)
         own = os.path.expanduser("~/.ssh/config")
-        before, own_before = read_text(path), read_text(own)
+        # whatever bytes the operator has written there stay
+        before, own_before = read_text(path), read_text(own, errors="surrogateescape")
         wanted = {path: (before, file_text(before, path, hosts, blocks))}
         own_after = with_include(own_before, line)
         if given["include"]:
@@ -89,7 +95,9 @@ class ActionModule(ActionBase):
             wanted_mode = 0o600 if file == path else mode
             if old == new and mode == wanted_mode:
                 continue
-            diff.append({"before_header": file, "after_header": file, "before": old or "", "after": new})
+            diff.append(
+                {"before_header": file, "after_header": file, "before": printable(old or ""), "after": printable(new)}
+            )
             if not self._task.check_mode:
                 directory = os.path.dirname(file)
                 for place in (os.path.dirname(directory), directory):

@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
-import shlex
 import typing as t
 
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.ssh_config import login_lines
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.ssh_config import SshConfigError, login_lines
+from ansible_collections.ipyparallel.cluster.plugins.plugin_utils.login import login_of, option_of
 
 
 class ActionModule(ActionBase):
@@ -22,22 +23,10 @@ class ActionModule(ActionBase):
         self.validate_argument_spec({})
         if getattr(self._connection, "transport", "") != "ssh":
             return {**result, "changed": False, "lines": [], "left_out": []}
-        words = [self._option(name) for name in ("ssh_args", "ssh_common_args", "ssh_extra_args")]
-        lines, left_out = login_lines(
-            {
-                "host": self._option("host"),
-                "user": self._option("remote_user"),
-                "port": self._option("port"),
-                "key": self._option("private_key_file"),
-                "host_key_checking": self._option("host_key_checking"),
-                "arguments": shlex.split(" ".join(str(word) for word in words if word)),
-            }
-        )
-        return {**result, "changed": False, "lines": lines, "left_out": left_out}
-
-    def _option(self, name: str) -> t.Any:
-        """Return an option of the connection; that of the play where the connection does not know it."""
+        login = login_of(self._connection, self._play_context)
+        program = option_of(self._connection, self._play_context, "ssh_executable") or "ssh"
         try:
-            return self._connection.get_option(name)
-        except KeyError:
-            return getattr(self._play_context, {"host": "remote_addr"}.get(name, name), None)
+            lines, left_out = login_lines(program, login.host, login.arguments)
+        except SshConfigError as error:
+            raise AnsibleActionFail(str(error)) from None
+        return {**result, "changed": False, "lines": lines, "left_out": left_out}

@@ -53,8 +53,10 @@ def text_of_file(path: str) -> str:
 
 
 def words(value: t.Any) -> list[str]:
-    """Return a list, which the operator may have given as a text with commas."""
-    found = value.split(",") if isinstance(value, str) else value
+    """Return a list, which the operator may have given as a text with commas, as one number, or left empty."""
+    if isinstance(value, int):
+        return [str(value)]
+    found = value.split(",") if isinstance(value, str) else value or []
     return [str(word).strip() for word in found if str(word).strip()]
 
 
@@ -109,11 +111,9 @@ def requirement_lines(text: str) -> list[str]:
         return [f"--requirement {text}"]
     try:
         with open(text, encoding="utf-8") as stream:
-            # a requirement with its hashes goes over several lines, and becomes one
-            lines = [line.split(" #")[0].strip() for line in stream.read().replace("\\\n", " ").splitlines()]
+            return packages.logical_lines(stream.read())
     except OSError as error:
         raise AnsibleFilterError(f"ipyparallel_requirements: cannot read {text}: {error.strerror}") from None
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def shell_words(text: str | Iterable[t.Any], variable: str) -> list[str]:

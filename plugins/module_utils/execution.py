@@ -70,16 +70,34 @@ def why_not(error: Exception, name: str) -> str:
 
 def run_code(code: str, most: int) -> dict[str, t.Any]:
     """Run *code* as a cell in the engine's namespace; return what came of it."""
+    import asyncio
+    import concurrent.futures
+    import contextvars
     import time
     import traceback
+    import warnings
 
     from IPython import get_ipython
     from IPython.utils.capture import capture_output
 
+    def run_aside(cell: t.Any) -> t.Any:
+        # code with await needs a loop of its own, and a thread has only one, which is here the engine's
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            return pool.submit(contextvars.copy_context().run, asyncio.run, cell).result()
+
+    # after sys.exit; who followed it would end the engine
+    warnings.filterwarnings("ignore", "To exit: use")
+    shell = get_ipython()
+    before, shell.loop_runner = shell.loop_runner, run_aside
     started = time.monotonic()
-    with capture_output(display=False) as captured:
-        done = get_ipython().run_cell(code, store_history=False)
+    try:
+        with capture_output(display=False) as captured:
+            done = shell.run_cell(code, store_history=False)
+    finally:
+        shell.loop_runner = before
     error = done.error_before_exec or done.error_in_exec
+    if isinstance(error, SystemExit) and error.code in (None, 0):
+        error = None
     lines = traceback.format_exception(type(error), error, error.__traceback__) if error else []
     return {
         "status": "error" if error else "ok",

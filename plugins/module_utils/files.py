@@ -98,17 +98,18 @@ def ownership_of(module: AnsibleModule, owner: str) -> Ownership:
         raise
 
 
-def read_text(path: str, ownership: Ownership | None = None) -> str | None:
+def read_text(path: str, ownership: Ownership | None = None, errors: str = "replace") -> str | None:
     """Return the text of *path* as it is, or None where there is no such file.
 
     With *ownership*, a link that the account has put there shows nothing that the account could not read itself.
 
-    What is no text is read too, with marks for its bytes: it is for the caller to say what is wrong with the file.
+    What is no text is read too, with marks for its bytes: it is for the caller to say what is wrong with the file. With
+    *errors* ``surrogateescape``, `write_text` writes these bytes as they were.
     """
     try:
         with (
             (ownership or Ownership()).acting(os.path.dirname(path)),
-            open(path, encoding="utf-8", errors="replace", newline="") as stream,
+            open(path, encoding="utf-8", errors=errors, newline="") as stream,
         ):
             return stream.read()
     except FileNotFoundError:
@@ -128,7 +129,7 @@ def write_text(path: str, text: str, mode: int = 0o600, ownership: Ownership | N
     with (ownership or Ownership()).acting(directory):
         descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -8,6 +8,7 @@ How many engines a host has, what each of them may use, and how an engine names 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import typing as t
 from collections.abc import Iterable, Mapping
@@ -111,7 +112,7 @@ def resolve_size(value: t.Any, where: str) -> tuple[float | None, int | None]:
 
     Args:
         value: a name of `SIZES`; or ``cpus``, a number, and ``memory``, see `parse_memory`, each of which may be
-        absent.
+        absent; the latter as JSON too.
         where: the variable that holds it, for the message.
 
     Raises:
@@ -119,7 +120,13 @@ def resolve_size(value: t.Any, where: str) -> tuple[float | None, int | None]:
     """
     if value is None or value == "":
         return None, None
-    size = SIZES.get(value) if isinstance(value, str) else value
+    size = value
+    if isinstance(value, str):
+        try:
+            # as a variable of a command line has it
+            size = SIZES.get(value) or json.loads(value)
+        except ValueError:
+            size = None
     if not isinstance(size, dict) or set(size) - {"cpus", "memory"}:
         raise PoolError(
             f"{value!r} is not a size: set {where} to {', '.join(SIZES)}, or to a dictionary with cpus (such as 0.5) "

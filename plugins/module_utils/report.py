@@ -323,21 +323,23 @@ def verification(result: Mapping[str, t.Any]) -> str:
     return "\n".join([*lines, f"{passed} of {len(result['checks'])} checks passed"])
 
 
-def ssh(written: Mapping[str, t.Any], logins: Mapping[str, Mapping[str, t.Any]]) -> str:
+def ssh(written: Mapping[str, t.Any], logins: Mapping[str, Mapping[str, t.Any]], would: bool = False) -> str:
     """Return what the operator can do with the settings of OpenSSH, and what is still to be done.
 
     Args:
         written: what module ``ssh_config`` returned.
-        logins: how the hosts are reached.
+        logins: how the hosts of the run are reached.
+        would: whether this is check mode.
     """
     if not written["names"]:
-        return "no host is reached by SSH"
-    lines = [f"{written['path']} is written: {', '.join(f'ssh {name}' for name in written['names'])}"]
+        return f"no host of this run has connection ssh; {written['path']} keeps the others that it has"
+    is_written = "would be written" if would else "is written"
+    lines = [f"{written['path']} {is_written}: {', '.join(f'ssh {name}' for name in written['names'])}"]
     if written["include"]:
         lines.append(f"put this line first into ~/.ssh/config, or give -F {written['path']}:\n    {written['include']}")
     for host, login in sorted(logins.items()):
         if not login["lines"]:
-            lines.append(f"{host} is not reached by SSH, and left out")
+            lines.append(f"{host} has another connection than ssh, and is left out")
         if login["left_out"]:
             lines.append(f"{host}: not carried over: {' '.join(login['left_out'])}")
     return "\n".join(lines)

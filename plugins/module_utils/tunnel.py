@@ -32,22 +32,17 @@ class TunnelError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Login:
-    """How SSH reaches the controller host: as Ansible does."""
+    """How SSH reaches the controller host: as Ansible does.
+
+    Attributes:
+        host: as it is given to ssh.
+        user: for people; the arguments have it too.
+        arguments: of ssh.
+    """
 
     host: str
     user: str | None = None
-    port: int | None = None
-    key: str | None = None
     arguments: tuple[str, ...] = ()
-
-    @property
-    def command(self) -> list[str]:
-        """Return the arguments of ssh, with the host last."""
-        words = list(self.arguments)
-        for option, value in (("-l", self.user), ("-p", self.port), ("-i", self.key)):
-            if value:
-                words += [option, str(value)]
-        return [*words, self.host]
 
     def __str__(self) -> str:
         """Return it as people write it."""
@@ -126,11 +121,12 @@ class Tunnel:
         os.makedirs(self.runtime, mode=0o700, exist_ok=True)
         options = ["BatchMode=yes", "ExitOnForwardFailure=yes", "ServerAliveInterval=15", "ServerAliveCountMax=4"]
         command = ["-f", "-N", "-M"]
-        for option in (*options, f"ConnectTimeout={OPEN_SECONDS}"):
+        # Ansible's own connections end when nobody has used them for a while
+        for option in (*options, "ControlPersist=no", f"ConnectTimeout={OPEN_SECONDS}"):
             command += ["-o", option]
         for port, (address, there) in forwards.items():
             command += ["-L", f"127.0.0.1:{port}:{address}:{there}"]
-        done = self._ssh(*command, *self.login.command)
+        done = self._ssh(*command, *self.login.arguments, self.login.host)
         if done.returncode:
             raise TunnelError(
                 f"the SSH tunnel to {self.login} does not open: {done.stderr.strip() or 'no message'}; it needs a key "

@@ -19,6 +19,8 @@ options:
     description:
       - Python code, as a cell of a notebook has it, hence with IPython's magics and C(await). The value of its last
         expression is the result.
+      - Code with C(await) runs in a thread and an event loop of its own, which end with it.
+      - Code that raises C(SystemExit) without a code, or with 0, has ended well.
     type: str
   name:
     description: What the code is called in a message, such as the name of its file.

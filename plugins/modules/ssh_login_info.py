@@ -11,8 +11,10 @@ short_description: Tell how Ansible reaches a host by SSH, in the words of ssh_c
 version_added: 0.1.0
 author: The ipyparallel.cluster authors (@ipyparallel)
 description:
-  - Returns address, login, port, key and further arguments, from wherever Ansible has them, without passwords.
-  - Nothing is sent to the host.
+  - Returns address, login, port, key and further arguments, from wherever Ansible has them, without passwords. What the
+    operator's configuration of OpenSSH, or that of the argument C(-F), has for the name by which Ansible reaches the
+    host is asked of C(ssh -G). Nothing is sent to the host.
+  - The lines are what holds now. A C(Match exec) is tried once, and C(%n) is from then on the name that is typed.
 extends_documentation_fragment:
   - ipyparallel.cluster.attributes
   - ipyparallel.cluster.attributes.info
@@ -28,13 +30,13 @@ EXAMPLES = r"""
 
 RETURN = r"""
 lines:
-  description: The lines. None where the host is not reached by SSH, as this machine.
+  description: The lines. None where the host has another connection than C(ssh), as this machine.
   type: list
   elements: str
   returned: success
   sample: [HostName 10.0.0.5, User debian]
 left_out:
-  description: Arguments of ssh that have no such line.
+  description: Arguments of ssh that have no such line. Only where there is no C(ssh) on this machine to be asked.
   type: list
   elements: str
   returned: success

@@ -11,6 +11,7 @@ import ipyparallel
 import pytest
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.utils.display import Display
+from ansible_collections.ipyparallel.cluster.plugins.action import fetch_connector
 from ansible_collections.ipyparallel.cluster.plugins.action.fetch_connector import ActionModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import (
     Identity,
@@ -19,7 +20,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector impo
     identity_text,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import RECORD
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.tunnel import TUNNEL_FILE
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.tunnel import TUNNEL_FILE, Login
 from ansible_collections.ipyparallel.cluster.plugins.modules import connector_info
 
 IDENTITY = Identity("alpha", "10.0.0.5", 10100, "json", "curve", "leastload", "0" * 64, "p" * 40, "s" * 40)
@@ -169,6 +170,25 @@ def test_versions_that_differ_are_warned_of(fetch, state, tmp_path, warnings):
     assert not fetch(environment=str(tmp_path / "env"))["changed"]
     assert [part for part in ("3.99.1", "use a Python 3.99") if part not in warnings[0]] == []
     assert "install ipyparallel==99.1" in warnings[1]
+
+
+# ---- the tunnel
+
+
+def test_a_tunnel_has_what_ansible_gives_to_ssh(run_action, monkeypatch, tmp_path):
+    logins = []
+    monkeypatch.setattr(fetch_connector, "Tunnel", lambda _directory, login: logins.append(login))
+    made = ActionModule.__init__
+
+    def attach(self, *arguments, **options):
+        made(self, *arguments, **options)
+        known = {"host": "10.0.0.5", "remote_user": "ada", "ssh_args": "-J bastion"}
+        self._connection.transport = "ssh"
+        self._connection.get_option = known.get
+
+    monkeypatch.setattr(ActionModule, "__init__", attach)
+    run_action(ActionModule, cluster="alpha", state="absent", ipython_directory=str(tmp_path))
+    assert logins == [Login("10.0.0.5", "ada", ("-J", "bastion", "-l", "ada"))]
 
 
 # ---- bad input

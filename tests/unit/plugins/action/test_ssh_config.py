@@ -73,6 +73,17 @@ def test_the_operator_s_own_file_is_touched_only_when_asked(keep, tmp_path):
     assert keep()["include"] == ""
 
 
+def test_the_operator_s_own_file_keeps_its_bytes(keep, tmp_path):
+    own = tmp_path / ".ssh" / "config"
+    own.parent.mkdir()
+    own.write_bytes(b"# f\xfcr mich\r\nHost x\n")
+    result = keep(include=True)
+    assert own.read_bytes() == f"Include {tmp_path}/.ssh/ipyparallel/*.conf\n\n".encode() + b"# f\xfcr mich\r\nHost x\n"
+    # for people, who could not be shown them
+    assert "f\N{REPLACEMENT CHARACTER}r" in result["diff"][1]["after"]
+    str(result["diff"]).encode()
+
+
 def test_a_file_of_somebody_else_stays(keep, tmp_path):
     path = tmp_path / "mine"
     path.write_text("Host x\n")
@@ -120,32 +131,43 @@ def look(run_action, monkeypatch):
     return run
 
 
+OPTIONS = {
+    "host": "10.0.0.5",
+    "remote_user": "ada",
+    "port": None,
+    "private_key_file": "/keys/x",
+    "host_key_checking": True,
+    "ssh_args": "-C -o ControlMaster=auto -o ControlPersist=60s",
+    "ssh_common_args": "-J 'bastion' -X",
+    "ssh_extra_args": None,
+}
+
+
 def test_how_ansible_reaches_a_host(look):
-    result = look(
-        Connection(
-            host="10.0.0.5",
-            remote_user="ada",
-            port=None,
-            private_key_file="/keys/x",
-            host_key_checking=True,
-            ssh_args="-C -o ControlMaster=auto -o ControlPersist=60s",
-            ssh_common_args="-J 'bastion' -X",
-            ssh_extra_args=None,
-        )
-    )
+    result = look(Connection(**OPTIONS, ssh_executable="/nowhere/ssh"))
     assert not result["changed"]
     assert result["lines"] == [
         "HostName 10.0.0.5",
-        "User ada",
-        "IdentityFile /keys/x",
         "Compression yes",
+        "IdentityFile /keys/x",
+        "User ada",
         "ProxyJump bastion",
     ]
     assert result["left_out"] == ["-X"]
 
 
-def test_a_connection_with_other_options_is_known_by_the_play(look):
-    assert look(Connection())["lines"][0] == "HostName 10.0.0.9"
+def test_ssh_is_asked_and_only_asked(look, tmp_path):
+    program = tmp_path / "ssh"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\necho port 2222\n')
+    program.chmod(0o700)
+    assert look(Connection(**OPTIONS, ssh_executable=str(program)))["lines"][-1] == "ProxyJump bastion"
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked[0].startswith("-G -C ")
+    assert asked[0].endswith("-J bastion -X 10.0.0.5")
+    assert asked[1:] == ["-G unknown.invalid"]
+    program.write_text("#!/bin/sh\necho 'no such option' >&2\nexit 255\n")
+    with pytest.raises(AnsibleActionFail, match=r"reaches 10\.0\.0\.5: no such option: put right"):
+        look(Connection(**OPTIONS, ssh_executable=str(program)))
 
 
 def test_this_machine_is_not_reached_by_ssh(look):

@@ -42,6 +42,7 @@ def test_requirements_of_a_file(tmp_path):
     path.write_text("""\
 # what we need
 scipy  # for signals
+attrs\t# for classes
 pandas>=2 ; python_version > "3.10"
 
 demo @ https://example.org/demo-1.0.whl#sha256=aa
@@ -49,6 +50,7 @@ demo @ https://example.org/demo-1.0.whl#sha256=aa
 """)
     assert filters.requirement_lines(str(path)) == [
         "scipy",
+        "attrs",
         'pandas>=2 ; python_version > "3.10"',
         "demo @ https://example.org/demo-1.0.whl#sha256=aa",
         "--extra-index-url https://example.org/simple",
@@ -99,6 +101,15 @@ def test_counts_of_engines_are_those_of_the_hosts_that_are_asked_for():
 def test_hosts_to_add_are_those_that_the_cluster_has_not(wanted, new):
     there = ["node1", "node2", "node3", "node4"]
     assert filters.new_hosts(wanted, there, {"node1": {}, "node2": {}}) == new
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [("", []), (None, []), ([], []), ("node2, node3", ["node2", "node3"]), (" ,a,", ["a"]), ([0, "b "], ["0", "b"])],
+)
+def test_lists_of_an_operator(value, names):
+    assert filters.words(value) == names
+    assert filters.words(0) == ["0"]
 
 
 def test_a_host_to_add_has_to_be_in_the_inventory():

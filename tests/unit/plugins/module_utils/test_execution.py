@@ -13,16 +13,22 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils import executi
 
 MOST = execution.MOST_CHARACTERS
 SHELL = """
-import inspect, json, sys
+import asyncio, inspect, json, sys
 from IPython.core.interactiveshell import InteractiveShell
 
 source, code, most = json.load(sys.stdin)
 shell = InteractiveShell.instance()
-# an engine's publishes a result, and writes nothing
+# an engine's publishes a result and a traceback, and writes nothing
+shell._showtraceback = lambda *_arguments: None
 for name in ("start_displayhook", "write_output_prompt", "write_format_data", "finish_displayhook"):
     setattr(shell.displayhook, name, lambda *_arguments: None)
 exec(source, shell.user_ns)
-print("\\0" + json.dumps(shell.user_ns["run_code"](code, most)))
+
+async def request():
+    # as in an engine, whose event loop runs meanwhile
+    return shell.user_ns["run_code"](code, most)
+
+print("\\0" + json.dumps(asyncio.run(request())))
 """
 
 
@@ -83,6 +89,21 @@ def test_an_error_comes_with_its_traceback(code, error):
     assert found["error"] == error
     assert found["traceback"].rstrip().endswith(error)
     assert found["stdout"].startswith("before\n")
+
+
+def test_code_may_await():
+    found = run_code("import asyncio, sys\nprint('out')\nprint('err', file=sys.stderr)\nawait asyncio.sleep(0, 42)")
+    assert (found["status"], found["stdout"], found["stderr"], found["result"]) == ("ok", "out\n", "err\n", "42")
+    found = run_code("import asyncio\nawait asyncio.sleep(0)\n1 / 0")
+    assert (found["status"], found["error"]) == ("error", "ZeroDivisionError: division by zero")
+    assert found["traceback"].rstrip().endswith(found["error"])
+
+
+@pytest.mark.parametrize("end", ["sys.exit()", "sys.exit(0)", "await asyncio.sleep(0); sys.exit(0)"])
+def test_code_may_end_as_a_script_does(end):
+    found = run_code(f"import asyncio, sys\nprint('out')\n{end}\nprint('never')")
+    assert (found["status"], found["stdout"], found["stderr"]) == ("ok", "out\n", "")
+    assert (found["result"], found["error"], found["traceback"]) == (None, "", "")
 
 
 def test_long_texts_are_cut():

@@ -44,6 +44,13 @@ def test_bytes_that_are_no_text_are_read_and_differ_from_any(tmp_path):
     assert files.read_text(str(tmp_path / "file")) == "a\N{REPLACEMENT CHARACTER}b"
 
 
+def test_bytes_that_are_no_text_may_be_kept(tmp_path):
+    path = str(tmp_path / "file")
+    (tmp_path / "file").write_bytes(b"a\xffb\r\n")
+    files.write_text(path, f"first\n{files.read_text(path, errors='surrogateescape')}")
+    assert (tmp_path / "file").read_bytes() == b"first\na\xffb\r\n"
+
+
 # ---- one step, and never readable by others
 
 

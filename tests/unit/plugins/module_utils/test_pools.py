@@ -128,6 +128,7 @@ def test_sizes_are_named_or_given():
     assert resolve_size("small", "x") == (1, 2**30)
     assert resolve_size({"cpus": "0.5"}, "x") == (0.5, None)
     assert resolve_size({"memory": "1G"}, "x") == (None, 2**30)
+    assert resolve_size('{"cpus": 0.5, "memory": "1G"}', "x") == (0.5, 2**30)
     assert resolve_size(None, "x") == resolve_size("", "x") == (None, None)
 
 
