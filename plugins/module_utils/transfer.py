@@ -10,7 +10,7 @@ import re
 import typing as t
 from collections.abc import Iterable, Mapping, Sequence
 
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.selection import in_words
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.selection import in_words, words
 
 WORDS = ("controller", "engines", "notebook")
 WILDCARDS = re.compile(r"[*?\[]")
@@ -18,12 +18,6 @@ WILDCARDS = re.compile(r"[*?\[]")
 
 class TransferError(ValueError):
     """A path or a host is not there, or not understood; the message names it and the remedy."""
-
-
-def list_of(value: t.Any) -> list[str]:
-    """Return names that were given as a list, or as a text with commas."""
-    names = value.split(",") if isinstance(value, str) else value or []
-    return [str(name).strip() for name in names if str(name).strip()]
 
 
 def choose_hosts(wanted: t.Any, cluster: str, groups: Mapping[str, Sequence[str]], variable: str) -> list[str]:
@@ -39,7 +33,7 @@ def choose_hosts(wanted: t.Any, cluster: str, groups: Mapping[str, Sequence[str]
         TransferError: one is neither; names the hosts there are.
     """
     hosts = list(groups[cluster])
-    names = list_of(wanted)
+    names = words(wanted)
     if not names:
         return hosts
     chosen: set[str] = set()
