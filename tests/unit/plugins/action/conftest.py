@@ -23,6 +23,7 @@ def run_action():
         loader = DataLoader()
         # its context is another than that of the action
         connection = types.SimpleNamespace(_shell=types.SimpleNamespace(tmpdir="/nowhere"), _play_context=PlayContext())
+        connection.exec_command = connection.put_file = None
         plugin = action(task, connection, PlayContext(), loader, Templar(loader=loader, variables=variables or {}))
 
         def no_connection(**_arguments):
