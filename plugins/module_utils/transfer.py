@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import posixpath
 import re
@@ -68,8 +69,10 @@ def existing_path(path: t.Any, variable: str) -> str:
 
 
 def below(home: str, path: t.Any) -> str:
-    """Return *path* of a host as it is where it is absolute, or begins with ``~``; else below *home*."""
+    """Return *path* of a host below *home*; as it is where it is absolute, or in the home of another (``~name``)."""
     text = str(path or "")
+    if text == "~" or text.startswith("~/"):
+        text = text[1:].lstrip("/")
     return text if text.startswith(("/", "~")) else posixpath.join(home, text)
 
 
@@ -92,30 +95,51 @@ def pattern_of(path: t.Any, variable: str) -> dict[str, str]:
 def plan(
     found: Iterable[Mapping[str, t.Any]],
     inside: Iterable[Mapping[str, t.Any]],
+    pattern: str,
     directory: t.Any,
     host: str,
+    *,
     several: bool,
 ) -> list[dict[str, str]]:
     """Return the files of *host* to bring, each as ``src`` there and ``dest`` here.
 
+    The host may say anything, and what it says becomes a path here: so it has to be what was asked for.
+
     Args:
         found: what matches, all in one directory, as ``ansible.builtin.find`` returns it.
         inside: the files in those that are directories, in the same form.
+        pattern: that was asked for.
         directory: of the operator's; none for the current one.
         host: its name.
         several: whether there are several hosts, so that each has a directory of its own.
+
+    Raises:
+        TransferError: the host names a file that was not asked for.
     """
     here = os.path.abspath(os.path.expanduser(str(directory or ".")))
     if several:
         here = os.path.join(here, host.replace(os.sep, "_"))
-    matches = list(found)
+    matches, insides = list(found), list(inside)
     # a directory that matches keeps its name, and what is in it its place
     top = posixpath.dirname(matches[0]["path"]) if matches else "/"
-    files = [*(match for match in matches if match["isreg"]), *(file for file in inside if file["isreg"])]
+    directories = tuple(f"{match['path']}/" for match in matches if match["isdir"])
+    for path, asked in (
+        *((match["path"], is_match(match["path"], top, pattern)) for match in matches),
+        *((file["path"], file["path"].startswith(directories)) for file in insides),
+    ):
+        if not asked or path != posixpath.normpath(path) or not path.startswith("/"):
+            raise TransferError(f"{host} answers with {path}, which was not asked for: nothing of it was brought")
+    files = [file for file in (*matches, *insides) if file["isreg"]]
     return [
         {"src": file["path"], "dest": os.path.join(here, posixpath.relpath(file["path"], top))}
         for file in sorted(files, key=lambda file: str(file["path"]))
     ]
+
+
+def is_match(path: str, directory: str, pattern: str) -> bool:
+    """Return whether *path* is in *directory* and its name fits *pattern*, as ``ansible.builtin.find`` has it."""
+    place, name = posixpath.split(path)
+    return place == directory and fnmatch.fnmatchcase(name, pattern)
 
 
 def transfer_or_problem(
