@@ -341,7 +341,6 @@ class FilterModule:
         """Return the filters."""
         return {
             "at_places": at_places,
-            "below": transfer.below,
             "cluster_paths": cluster_paths,
             "defined_counts": defined_counts,
             "engine_counts": engine_counts,
