@@ -8,6 +8,7 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.overview import why_not
+from ansible_collections.ipyparallel.cluster.plugins.modules.host_info import ARGUMENT_SPEC
 from ansible_collections.ipyparallel.cluster.plugins.plugin_utils.patience import ask
 
 
@@ -19,8 +20,8 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Run the module, or say why the host does not answer."""
         result: dict[str, t.Any] = super().run(tmp, task_vars)
-        limit = float(self._task.args.get("limit") or 0)
-        answer = ask(self._connection, lambda: self._execute_module(task_vars=task_vars), limit)
+        _validation, arguments = self.validate_argument_spec(ARGUMENT_SPEC)
+        answer = ask(self._connection, lambda: self._execute_module(task_vars=task_vars), arguments["limit"])
         if problem := why_not(answer):
             return {**result, "changed": False, "host": None, "problem": problem}
         return {**result, **answer, "problem": ""}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import overview, packages, paths, report, transfer
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine, as_count
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.selection import words
 
 LOGIN = "__ipyparallel_login"
 LOGS = "__ipyparallel_logs"
@@ -50,14 +51,6 @@ def text_of_file(path: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         raise AnsibleFilterError(f"cannot read {path} on the operator's machine: {why}") from None
-
-
-def words(value: t.Any) -> list[str]:
-    """Return a list, which the operator may have given as a text with commas, as one number, or left empty."""
-    if isinstance(value, int):
-        return [str(value)]
-    found = value.split(",") if isinstance(value, str) else value or []
-    return [str(word).strip() for word in found if str(word).strip()]
 
 
 def new_hosts(
@@ -348,7 +341,6 @@ class FilterModule:
         """Return the filters."""
         return {
             "at_places": at_places,
-            "below": transfer.below,
             "cluster_paths": cluster_paths,
             "defined_counts": defined_counts,
             "engine_counts": engine_counts,

@@ -6,25 +6,27 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import io
 import os
 import pwd
+import shutil
 import tempfile
 import typing as t
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
 
 @contextlib.contextmanager
-def acting_as(uid: int, gid: int) -> Iterator[None]:
-    """Let root do something as another account; whoever is not root stays what it is."""
+def acting_as(uid: int, gid: int, groups: Iterable[int] = ()) -> Iterator[None]:
+    """Let root do something as another account, with further *groups*; whoever is not root stays what it is."""
     if os.geteuid() != 0 or uid == 0:
         yield
         return
     before = os.getegid(), os.getgroups()
     try:
-        os.setgroups([])
+        os.setgroups(list(groups))
         os.setegid(gid)
         os.seteuid(uid)
         yield
@@ -47,6 +49,7 @@ class Ownership:
         Raises:
             KeyError: the account or group does not exist.
         """
+        self.owner = owner
         self.uid = pwd.getpwnam(owner).pw_uid if owner else -1
         if group:
             self.gid = grp.getgrnam(group).gr_gid
@@ -60,6 +63,15 @@ class Ownership:
         So a link that the account has put there leads root to nothing that the account could not reach itself.
         """
         with acting_as(self.uid, self.gid) if self._reaches(directory) else contextlib.nullcontext():
+            yield
+
+    @contextlib.contextmanager
+    def being(self) -> Iterator[None]:
+        """Be the account with all its groups, wherever root works; without an account nothing changes."""
+        if self.owner is None:
+            yield
+            return
+        with acting_as(self.uid, self.gid, os.getgrouplist(self.owner, self.gid)):
             yield
 
     def _reaches(self, path: str) -> bool:
@@ -117,7 +129,16 @@ def read_text(path: str, ownership: Ownership | None = None, errors: str = "repl
 
 
 def write_text(path: str, text: str, mode: int = 0o600, ownership: Ownership | None = None) -> None:
-    """Replace *path* by *text* in one step; a reader sees the old file or the new one.
+    """Replace *path* by *text* in one step, see `write_stream`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_stream(path, io.BytesIO(text.encode(errors="surrogateescape")), mode, ownership)
+
+
+def write_stream(path: str, content: t.IO[bytes], mode: int, ownership: Ownership | None = None) -> None:
+    """Replace *path* by *content* in one step; a reader sees the old file or the new one.
 
     The temporary file is made beside *path* with mode 0600 and given *mode* before the step, so that a secret is at no
     time readable by others. A failure (a full or read-only disk) leaves the old file as it was.
@@ -129,8 +150,8 @@ def write_text(path: str, text: str, mode: int = 0o600, ownership: Ownership | N
     with (ownership or Ownership()).acting(directory):
         descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
-                stream.write(text)
+            with os.fdopen(descriptor, "wb") as stream:
+                shutil.copyfileobj(content, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.chmod(temporary, mode)

@@ -10,15 +10,17 @@ from collections.abc import Mapping
 NOTHING_KNOWN: dict[str, t.Any] = {
     "deployed": None,
     "running": False,
+    "problem": "",
     "engines": [],
     "expected": None,
     "expected_by_host": {},
     "missing": [],
     "notebooks": {},
+    "workers": [],
     "queue": {},
     "health": {},
 }
-"""Of a cluster whose controller host does not answer."""
+"""Of a cluster whose controller host does not answer; what module ``cluster_info`` begins with."""
 FACTS = (
     "cores",
     "load_average",

@@ -7,6 +7,8 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Iterable, Mapping
 
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.overview import summed
+
 
 def plural(count: int, noun: str) -> str:
     """Return *count* with its *noun*."""
@@ -119,8 +121,7 @@ def host_table(hosts: Mapping[str, Mapping[str, t.Any]], several_pools: bool) ->
     rows: list[tuple[str, ...]] = [("host", "is", "engines", "busy", "cores", "load", "memory", "up", "")]
     for name, host in hosts.items():
         counts = host["engines"] or {}
-        total = {part: [count[part] for count in counts.values()] for part in ("expected", "registered", "busy")}
-        sums = {part: None if None in values else sum(values) for part, values in total.items()}
+        sums = summed(counts.values())
         engines = of_expected(sums) if counts else known(None if host["engines"] is None else "none")
         if several_pools and counts:
             engines = ", ".join(f"{pool} {of_expected(count)}" for pool, count in counts.items())

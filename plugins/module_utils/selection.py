@@ -20,6 +20,14 @@ class SelectionError(ValueError):
     """No engine is meant, or one that is not there; the message names it, and those that are."""
 
 
+def words(value: t.Any) -> list[str]:
+    """Return a list, which the operator may have given as a text with commas, as one number, or left empty."""
+    if isinstance(value, int):
+        return [str(value)]
+    found = value.split(",") if isinstance(value, str) else value or []
+    return [str(word).strip() for word in found if str(word).strip()]
+
+
 def in_words(names: Iterable[t.Any]) -> str:
     """Return *names* as a message lists them, the first of them where there are many."""
     found = [str(name) for name in sorted(set(names))]

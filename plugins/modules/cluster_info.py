@@ -13,22 +13,34 @@ author: The ipyparallel.cluster authors (@ipyparallel)
 description:
   - Runs on the controller host, with nothing but the client half. No engine is asked, so that busy ones do not delay
     the answer.
+  - The controller host is described too, as by M(ipyparallel.cluster.host_info).
 options:
-  state_directory:
-    description: Directory on the controller host that holds the state of the cluster.
-    type: path
-    required: true
-  environment:
-    description: Directory of the cluster's Python environment, to tell its versions.
-    type: path
+  cluster:
+    description: Name of the cluster.
+    type: str
     required: true
   scope:
-    description:
-      - Whose the cluster is. With it, the controller host is described too, as by M(ipyparallel.cluster.host_info).
+    description: Whose the cluster is; from that follows where it is on the host.
     type: str
     choices: [system, user]
+    required: true
+  timeout:
+    description:
+      - How long to wait for the hub to answer, in seconds.
+    type: float
+    default: 30.0
+  account:
+    description:
+      - Account of the cluster. Where root runs the module, it goes on as this account, because it unpickles what
+        engines send.
+    type: str
+  limit:
+    description:
+      - How long to wait for the host, in seconds, V(0) for as long as Ansible does. The O(timeout) of the hub is given
+        on top. A host that does not answer is unreachable.
+    type: float
+    default: 0.0
 extends_documentation_fragment:
-  - ipyparallel.cluster.hub
   - ipyparallel.cluster.attributes
   - ipyparallel.cluster.attributes.info
 seealso:
@@ -38,10 +50,9 @@ seealso:
 EXAMPLES = r"""
 - name: Look at the cluster
   ipyparallel.cluster.cluster_info:
-    connector: /var/lib/ipyparallel/ipyparallel/connector/ipcontroller-client.json
-    python: /opt/ipyparallel/ipyparallel/current/bin/python
-    state_directory: /var/lib/ipyparallel/ipyparallel
-    environment: /opt/ipyparallel/ipyparallel/current
+    cluster: ipyparallel
+    scope: system
+    account: ipyparallel
   register: cluster
 """
 
@@ -140,7 +151,7 @@ cluster:
 host:
   description: How the controller host is used, as module M(ipyparallel.cluster.host_info) returns it.
   type: dict
-  returned: when O(scope) is given and there is a cluster
+  returned: success
   sample: {cores: 8, load_average: [0.52, 0.61, 0.44], uptime_seconds: 86400}
 """
 
@@ -167,10 +178,20 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     described,
     respawn,
 )
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.paths import SCOPES
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.overview import NOTHING_KNOWN
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.paths import SCOPES, own_paths
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine, expected_engines, numbers_of
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import StateError, read_state
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.usage import usage
+
+ARGUMENT_SPEC = {
+    "cluster": {"type": "str", "required": True},
+    "scope": {"type": "str", "choices": list(SCOPES), "required": True},
+    "timeout": HUB_ARGUMENT_SPEC["timeout"],
+    "account": HUB_ARGUMENT_SPEC["account"],
+    # of the action, which waits
+    "limit": {"type": "float", "default": 0.0},
+}
 
 
 def span(ports: list[int]) -> str:
@@ -228,11 +249,11 @@ def ask_watchdog(identity: Identity) -> dict[str, t.Any]:
         connection.close()
 
 
-def ask(params: dict[str, t.Any], expected: set[Engine]) -> dict[str, t.Any]:
+def ask(params: dict[str, t.Any], connector: str, expected: set[Engine]) -> dict[str, t.Any]:
     """Return what the hub tells."""
     try:
         act_as(params["account"])
-        client = connect(params["connector"], params["timeout"])
+        client = connect(connector, params["timeout"])
     except HubError as error:
         return {"running": False, "problem": str(error)}
     try:
@@ -256,60 +277,42 @@ def take_off(cluster: dict[str, t.Any], own: dict[int, int]) -> None:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            **HUB_ARGUMENT_SPEC,
-            "state_directory": {"type": "path", "required": True},
-            "environment": {"type": "path", "required": True},
-            "scope": {"type": "str", "choices": list(SCOPES)},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     params = module.params
-    cluster: dict[str, t.Any] = {
-        "deployed": False,
-        "running": False,
-        "problem": f"there is no cluster in {params['state_directory']}: deploy it (playbook deploy)",
-        "engines": [],
-        "expected": 0,
-        "expected_by_host": {},
-        "missing": [],
-        "notebooks": {},
-        "workers": [],
-        "queue": {},
-        "health": {},
-    }
+    places = own_paths(params["scope"], params["cluster"])
     try:
-        identity = load_identity(params["state_directory"])
-        state = read_state(params["state_directory"])
+        host = usage(params["cluster"], params["scope"])
+        identity = load_identity(places["state"])
+        state = read_state(places["state"])
     except (ConnectorError, StateError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
-        module.fail_json(msg=f"cannot read the state of the cluster: {error}")
-    if identity is None or not os.path.isdir(params["environment"]):
-        module.exit_json(changed=False, cluster=cluster)
+        module.fail_json(msg=f"cannot read the state of the cluster, or of this host: {error}")
+    cluster = {**NOTHING_KNOWN, "deployed": False, "expected": 0}
+    if identity is None or not os.path.isdir(places["environment"]):
+        cluster["problem"] = f"there is no cluster in {places['state']}: deploy it (playbook deploy)"
+        module.exit_json(changed=False, cluster=cluster, host=host)
         return
     problem = why_no_hub(identity)
     if not problem:
-        respawn(module, params["python"], in_place=True)
-    host = {"host": usage(identity.cluster, params["scope"])} if params["scope"] else {}
+        respawn(module, places["python"], in_place=True)
     expected = expected_engines(state["engines"])
     counts = {
-        host: {pool: len(numbers_of(count)) for pool, count in of_host.items()}
-        for host, of_host in state["engines"].items()
+        name: {pool: len(numbers_of(count)) for pool, count in of_host.items()}
+        for name, of_host in state["engines"].items()
     }
     cluster.update(deployed=True, expected=len(expected), expected_by_host=counts)
     cluster.update(notebooks=state["notebooks"])
-    cluster.update(facts_of(identity, params["environment"]))
+    cluster.update(facts_of(identity, places["environment"]))
     health = ask_watchdog(identity)
     if health["state"] == "down":
         # it has waited already
         params["timeout"] = min(params["timeout"], 1.0)
-    cluster.update({"running": False, "problem": problem} if problem else ask(params, expected))
+    cluster.update({"running": False, "problem": problem} if problem else ask(params, places["client"], expected))
     cluster["workers"] = workers(state, cluster["engines"])
     cluster["health"] = health
     take_off(cluster, cluster["health"].pop("own_completed"))
-    module.exit_json(changed=False, cluster=cluster, **host)
+    module.exit_json(changed=False, cluster=cluster, host=host)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,17 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.managers impor
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.paths import SCOPES, own_paths
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.process import Manager, ProcessError
 
+ARGUMENT_SPEC = {
+    "cluster": {"type": "str", "required": True},
+    "scope": {"type": "str", "choices": list(SCOPES), "required": True},
+    "manager": {"type": "str", "choices": list(MANAGERS), "required": True},
+    "lines": {"type": "int", "default": 1000},
+    "since": {"type": "str", "default": ""},
+    # of the action, which writes and waits
+    "directory": {"type": "path", "required": True},
+    "limit": {"type": "float", "default": 0.0},
+}
+
 
 def read_logs(manager: Manager, lines: int, since: str, also: list[str]) -> list[dict[str, t.Any]]:
     """Return the logs of all processes that are laid down, or known to their manager.
@@ -126,19 +137,7 @@ def read_logs(manager: Manager, lines: int, since: str, also: list[str]) -> list
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "cluster": {"type": "str", "required": True},
-            "scope": {"type": "str", "choices": list(SCOPES), "required": True},
-            "manager": {"type": "str", "choices": list(MANAGERS), "required": True},
-            "lines": {"type": "int", "default": 1000},
-            "since": {"type": "str", "default": ""},
-            # of the action, which writes and waits
-            "directory": {"type": "path", "required": True},
-            "limit": {"type": "float", "default": 0.0},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     params = module.params
     if params["lines"] < 1:
         module.fail_json(msg=f"{params['lines']} is not a number of lines: set ipyparallel_logs_lines to 1 or more")

@@ -101,18 +101,17 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.paths import SCOPES
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.usage import usage
 
+ARGUMENT_SPEC = {
+    "cluster": {"type": "str", "required": True},
+    "scope": {"type": "str", "choices": list(SCOPES), "required": True},
+    # of the action, which waits
+    "limit": {"type": "float", "default": 0.0},
+}
+
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "cluster": {"type": "str", "required": True},
-            "scope": {"type": "str", "choices": list(SCOPES), "required": True},
-            # of the action, which waits
-            "limit": {"type": "float", "default": 0.0},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
         host = usage(module.params["cluster"], module.params["scope"])
     except OSError as error:

@@ -34,6 +34,8 @@ def at_most(seconds: float) -> Iterator[None]:
         yield
     finally:
         left = max(0.001, outer - (time.monotonic() - started)) if outer else 0
+        # else an alarm that comes now would end this process, or be taken for the outer one
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         signal.setitimer(signal.ITIMER_REAL, left)
 

@@ -74,6 +74,12 @@ def test_files_go_to_hosts_and_come_back(operator: Operator, tmp_path: Path) -> 
     operator.ok("put", *given)
     assert operator.shells(OLD, f"stat -c '%U %a' {home}/job/run.py") == dict.fromkeys(OLD, "ipyparallel 755\n")
     assert not any(operator.ok("put", *given).changed.values())
+    # a link that engine code has put there leads root nowhere
+    operator.shell("node2", f"mv {home}/job {home}/kept && ln -s /etc/profile.d {home}/job")
+    before = operator.shell("node2", "ls -lR /etc/profile.d")
+    assert f"cannot write {home}/job/" in operator.refused("put", *given)
+    assert operator.shell("node2", "ls -lR /etc/profile.d") == before
+    operator.shell("node2", f"rm {home}/job && mv {home}/kept {home}/job")
     # and an engine finds it, below its account's home
     code = "from pathlib import Path; size = (Path.home() / 'job/deep/data.csv').stat().st_size"
     assert (

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import types
 
 import pytest
@@ -15,14 +16,17 @@ from ansible.template import Templar
 
 @pytest.fixture
 def run_action():
-    def run(action, execute_module=None, *, check=False, variables=None, **arguments):
+    def run(action, execute_module=None, *, check=False, diff=False, variables=None, tmpdir="/nowhere", **arguments):
         task = Task()
         task.action = f"ipyparallel.cluster.{action.__module__.rpartition('.')[2]}"
         task.args = arguments
-        task.check_mode = check
+        task.check_mode, task.diff = check, diff
         loader = DataLoader()
         # its context is another than that of the action
-        connection = types.SimpleNamespace(_shell=types.SimpleNamespace(tmpdir="/nowhere"), _play_context=PlayContext())
+        connection = types.SimpleNamespace(
+            _shell=types.SimpleNamespace(tmpdir=tmpdir, join_path=os.path.join), _play_context=PlayContext()
+        )
+        connection.exec_command = connection.put_file = None
         plugin = action(task, connection, PlayContext(), loader, Templar(loader=loader, variables=variables or {}))
 
         def no_connection(**_arguments):

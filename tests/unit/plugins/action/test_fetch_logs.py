@@ -16,14 +16,15 @@ LOGS = [
 
 @pytest.fixture
 def fetch(run_action, tmp_path):
-    def run(answer=None, check=False, directory=tmp_path / "logs"):
+    def run(answer=None, check=False, directory=tmp_path / "logs", **further):
         def execute_module(**_given):
             if isinstance(answer, Exception):
                 raise answer
             return answer or {"changed": False, "logs": LOGS}
 
         variables = {"inventory_hostname": "node1"}
-        return run_action(ActionModule, execute_module, check=check, variables=variables, directory=str(directory))
+        arguments = {"cluster": "alpha", "scope": "system", "manager": "systemd", "directory": str(directory)}
+        return run_action(ActionModule, execute_module, check=check, variables=variables, **{**arguments, **further})
 
     return run
 
@@ -73,6 +74,20 @@ def test_a_host_that_is_away(fetch, tmp_path):
 def test_a_host_without_the_cluster_makes_no_directory(fetch, tmp_path):
     assert fetch({"changed": False, "logs": []})["logs"] == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../../.bashrc", "/etc/x", "..", ".x", "", "a/b", "a\n", "-x", ["a"]])
+def test_a_host_does_not_say_where_its_logs_are_written(fetch, tmp_path, name):
+    result = fetch({"changed": False, "logs": [*LOGS, {"name": name, "state": "", "text": ["x"]}]})
+    assert result["logs"] == []
+    assert f"it names a log {str(name)!r}" in result["problem"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", [{"limit": "abc"}, {"lines": "abc"}, {"scope": "nix"}])
+def test_a_wrong_value_is_named_before_the_host_is_asked(fetch, wrong):
+    with pytest.raises(AnsibleActionFail, match=next(iter(wrong))):
+        fetch(AssertionError("it was asked"), **wrong)
 
 
 def test_a_module_that_fails_does_so(fetch):

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible_collections.ipyparallel.cluster.plugins.action.host_info import ActionModule
 
 
@@ -73,6 +73,11 @@ def test_the_time_that_this_machine_takes_does_not_count(look):
 def test_a_host_that_is_away(look, limit):
     error = AnsibleConnectionFailure("Failed to connect to the host via ssh: no route to host")
     assert look(raising(error), limit=limit)["problem"] == "unreachable: no route to host"
+
+
+def test_a_limit_that_is_no_number(look):
+    with pytest.raises(AnsibleActionFail, match="argument 'limit'"):
+        look(lambda: pytest.fail("it was asked"), limit="abc")
 
 
 def test_a_module_that_fails(look):

@@ -62,6 +62,9 @@ def test_a_path_here(tmp_path, monkeypatch):
         ("x/y", "/home/a/x/y"),
         ("/data", "/data"),
         ("~b/x", "~b/x"),
+        ("~", "/home/a/"),
+        ("~/x", "/home/a/x"),
+        ("~//x", "/home/a/x"),
     ],
 )
 def test_relative_paths_are_below_the_home(path, there):
@@ -99,25 +102,51 @@ def test_what_is_no_pattern(path, words):
 
 
 def found(path, is_file=True):
-    return {"path": path, "isreg": is_file}
+    return {"path": path, "isreg": is_file, "isdir": not is_file and not path.endswith("link")}
 
 
 def test_files_and_directories_keep_their_places(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     matches = [found("/home/a/job", is_file=False), found("/home/a/job.txt"), found("/home/a/job.link", is_file=False)]
     inside = [found("/home/a/job/x.csv"), found("/home/a/job/sub/y z.csv"), found("/home/a/job/link", is_file=False)]
-    assert transfer.plan(matches, inside, "", "node1", several=False) == [
+    assert transfer.plan(matches, inside, "job*", "", "node1", several=False) == [
         {"src": "/home/a/job.txt", "dest": f"{tmp_path}/job.txt"},
         {"src": "/home/a/job/sub/y z.csv", "dest": f"{tmp_path}/job/sub/y z.csv"},
         {"src": "/home/a/job/x.csv", "dest": f"{tmp_path}/job/x.csv"},
     ]
-    several = transfer.plan(matches, inside, "got", "node1", several=True)
+    several = transfer.plan(matches, inside, "job*", "got", "node1", several=True)
     assert several[0]["dest"] == f"{tmp_path}/got/node1/job.txt"
-    assert transfer.plan([], [], "", "node1", several=True) == []
+    assert transfer.plan([], [], "x", "", "node1", several=True) == []
+
+
+@pytest.mark.parametrize(
+    ("matches", "inside"),
+    [
+        # another directory than that of the first, or no directory at all
+        ([found("/home/a/job/x"), found("/home/ada/.bashrc")], []),
+        ([found("/home/a/job/x"), found("/home/a/job/../../ada/x")], []),
+        ([found("/home/a/job/../x")], []),
+        ([found("../x")], []),
+        ([found("x")], []),
+        # another name than what was asked for
+        ([found("/home/a/.bashrc")], []),
+        ([found("/home/a/..", is_file=False)], []),
+        # not in what matches
+        ([found("/home/a/x", is_file=False)], [found("/home/ada/.bashrc")]),
+        ([found("/home/a/x", is_file=False)], [found("/home/a/x.csv")]),
+        ([found("/home/a/x", is_file=False)], [found("/home/a/x/../../ada/.bashrc")]),
+        ([found("/home/a/x", is_file=False)], [found("/home/a/x/../.bashrc")]),
+        ([found("/home/a/x")], [found("/home/a/x/y")]),
+        ([], [found("/home/ada/.bashrc")]),
+    ],
+)
+def test_a_host_does_not_say_where_its_files_are_written(tmp_path, matches, inside):
+    with pytest.raises(TransferError, match=r"node1 answers with .*, which was not asked for"):
+        transfer.plan(matches, inside, "x*", str(tmp_path), "node1", several=False)
 
 
 def test_what_is_at_the_top(tmp_path):
-    assert transfer.plan([found("/x")], [], str(tmp_path), "node1", several=False) == [
+    assert transfer.plan([found("/x")], [], "x", str(tmp_path), "node1", several=False) == [
         {"src": "/x", "dest": os.path.join(tmp_path, "x")}
     ]
 

@@ -27,6 +27,19 @@ def test_the_limit_is_for_all_calls_together():
     assert time.monotonic() - started < 4
 
 
+def test_no_alarm_comes_after_its_handler_is_gone(monkeypatch):
+    left, set_handler = [], signal.signal
+
+    def watched(number, handler):
+        left.append(signal.getitimer(signal.ITIMER_REAL)[0])
+        return set_handler(number, handler)
+
+    monkeypatch.setattr(signal, "signal", watched)
+    with at_most(5):
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    assert left == [0, 0]
+
+
 def test_limits_within_limits():
     def outer():
         with at_most(0.05):
