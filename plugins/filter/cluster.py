@@ -78,7 +78,7 @@ def new_hosts(
     already, away = set(deployed), set(left_out)
     new = [host for host in named or there if host not in already]
     within = [host for host in new if host not in away]
-    if new and not within or named and len(within) < len(new):
+    if len(within) < len(new) and (named or not within):
         missing = ", ".join(host for host in new if host in away)
         raise AnsibleFilterError(f"{missing}: new, and left out of this run: add it to --limit, or run without")
     return within

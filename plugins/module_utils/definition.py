@@ -92,11 +92,11 @@ def check_run(hosts: ClusterHosts, run: Collection[str], needs: Collection[str])
     missing = left_out(hosts, run)
     if "controller" in needs and hosts.controller in missing:
         raise DefinitionError(
-            f"the controller host {hosts.controller} is left out of this run, which can neither ask nor change anything "
-            "without it: add it to --limit, or run without"
+            f"the controller host {hosts.controller} is left out of this run, which can neither ask nor change "
+            "anything without it: add it to --limit, or run without"
         )
     if "engines" in needs and (engines := [host for host in hosts.engines if host in missing]):
         raise DefinitionError(
-            f"{', '.join(engines)}: left out of this run, so that a change of engines there would be remembered and not "
-            "made. Nothing was changed; run for all engine hosts, without --limit"
+            f"{', '.join(engines)}: left out of this run, so that a change of engines there would be remembered and "
+            "not made. Nothing was changed; run for all engine hosts, without --limit"
         )
