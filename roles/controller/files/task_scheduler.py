@@ -166,8 +166,8 @@ class Callers(threading.Thread):
 
     A key is the same when a client connects again, and a name is not. A ROUTER counts the peers that do not name
     themselves, as clients do not, so the names can be told before they have said anything, if their order is known; for
-    that, one at a time is let in: libzmq asks about each of them (ZAP, https://rfc.zeromq.org/spec/27), and tells when it is in.
-    Everyone is let in, as without this.
+    that, one at a time is let in: libzmq asks about each of them (ZAP, https://rfc.zeromq.org/spec/27), and tells when
+    it is in. Everyone is let in, as without this.
     """
 
     DOMAIN = b"clients"
