@@ -417,15 +417,24 @@ def grow(nodes: Nodes, bench: Bench, _options: argparse.Namespace) -> None:
         if name in there:
             nodes.lab.down([name])
     nodes.lab.up([*COUNTS, "node4"])
-    more = nodes.play("deploy", {**COUNTS, "node4": 4}, "--limit", "node4")
+    more = nodes.play("add_engines", {**COUNTS, "node4": 4})
     old = max(more.started_on(host) for host in COUNTS if host != CONTROLLER)
     bench.keep("one more host: modules started on an old engine host", old, "", bar=0)
-    bench.keep("one more host: tasks that changed the controller host", more.changed_on(CONTROLLER), "", bar=3)
+    # choosing hosts is the operator's work
+    asked = [task for task in more.tasks.get(CONTROLLER, []) if task["module"] != "add_host"]
+    bench.keep("one more host: modules started on the controller host", len(asked), "", bar=3)
     restarted = sum(before[host] != now for host, now in processes(nodes, list(COUNTS)).items())
     bench.keep("one more host: old hosts with a restarted process", restarted, "", bar=0)
     nodes.lab.up([*COUNTS, "node4", "node5"])
     alone = alone_on(nodes, "node5")
-    bench.keep("one more host (empty)", more.seconds, "s", alternative="deploy of one empty host alone", beside=alone)
+    bench.keep(
+        "one more host (empty)",
+        more.seconds,
+        "s",
+        alternative="deploy of one empty host alone",
+        beside=alone,
+        bar_of_ratio=1.3,
+    )
     with nodes.probe() as probe:
         probe.ask("wait", engines=TOTAL + 4)
 
