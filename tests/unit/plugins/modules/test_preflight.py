@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import json
 import os
 import platform
+import socket
 import sys
 import time
 from pathlib import Path
@@ -18,6 +20,20 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector impo
 from ansible_collections.ipyparallel.cluster.plugins.modules import preflight
 
 CLUSTER = f"unit_test_{os.getpid()}"
+
+
+def free_ports(count: int) -> int:
+    """Return the first of so many ports on which nothing of this machine listens."""
+    for first in range(24100, 60000, count):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.create_server(("", port)))
+            return first
+    raise AssertionError(f"there are no {count} free ports side by side")
+
+
+BASE = free_ports(100)
+NOTEBOOK = BASE + 88
 
 
 @pytest.fixture
@@ -34,9 +50,8 @@ def host(tmp_path, run_module, monkeypatch):
         defaults = {
             "cluster": CLUSTER,
             "python": sys.executable,
-            # nothing of the tests is listened to here
-            "port_base": 24100,
-            "notebook_port": 24188,
+            "port_base": BASE,
+            "notebook_port": NOTEBOOK,
             "state_directory": str(tmp_path / "state" / CLUSTER),
             "manager": "supervisor",
             "default_address": "127.0.0.1",
@@ -82,8 +97,8 @@ def test_what_follows_from_the_host(host, tmp_path, check):
     assert result["remembered"] == {"defined": {}, "pools": {}, "scaled": {}, "packages": []}
     assert result["notebook"] == {
         "address": "127.0.0.1",
-        "port": 24188,
-        "url": "https://127.0.0.1:24188/lab",
+        "port": NOTEBOOK,
+        "url": f"https://127.0.0.1:{NOTEBOOK}/lab",
         "directory": str(tmp_path / "home" / "notebooks"),
     }
     assert result["python_version"] == platform.python_version()
@@ -106,7 +121,7 @@ def test_notebooks_may_be_anywhere(host):
 
 
 def remember(tmp_path, name=CLUSTER, text=None, **changes):
-    values = {"port_base": 24100, "packer": "json", "encryption": "curve", "scheduler": "lru", "key": "0" * 64}
+    values = {"port_base": BASE, "packer": "json", "encryption": "curve", "scheduler": "lru", "key": "0" * 64}
     curve = {"curve_publickey": "p" * 40, "curve_secretkey": "s" * 40}
     identity = Identity(cluster=name, address="127.0.0.1", **{**values, **curve, **changes})
     (tmp_path / "state" / name).mkdir(parents=True)
@@ -126,7 +141,7 @@ def remember(tmp_path, name=CLUSTER, text=None, **changes):
         ({"engines_per_host": "many"}, ["'many'", "ipyparallel_engines_per_host"]),
         ({"pools": [{"name": "A"}]}, ["'A'", "ipyparallel_engines_pools[0].name"]),
         ({"allowed_cidrs": ["office"]}, ["'office'", "ipyparallel_allowed_cidrs"]),
-        ({"notebook_port": 24100}, ["24100", "ipyparallel_notebook_port"]),
+        ({"notebook_port": BASE}, [str(BASE), "ipyparallel_notebook_port"]),
         ({"notebook_port": 99999}, ["99999", "ipyparallel_notebook_port", "65535"]),
         ({"notebook_password": "short"}, ["8 characters", "ipyparallel_notebook_password"]),
         ({"python": "/nowhere/python3"}, ["/nowhere/python3", "ipyparallel_python", "3.10 to 3.13"]),
@@ -193,7 +208,7 @@ def test_what_is_compared_with_other_hosts(host, tmp_path, python, monkeypatch, 
     assert result["machine"] == machine.machine_digest(machine.signs())
     assert result["outward_address"] == "192.0.2.7"
     leads = "controller" in roles
-    assert result["controller"] == ({"address": "127.0.0.1", "port_base": 24100} if leads else {})
+    assert result["controller"] == ({"address": "127.0.0.1", "port_base": BASE} if leads else {})
     assert (result["software"], result["versions"], result["known_as"]) == (False, {}, [])
 
     (tmp_path / "prefix" / CLUSTER / "current").mkdir(parents=True)
@@ -272,10 +287,10 @@ def test_a_port_in_use_names_the_process(host, python, free_port):
 
 
 def test_ports_of_another_cluster(host, tmp_path):
-    remember(tmp_path, "other", port_base=24110)
+    remember(tmp_path, "other", port_base=BASE + 10)
     result = host()
     assert result["failed"]
-    for part in ("24110 to 24119", CLUSTER, "cluster other", "ipyparallel_controller_port_base"):
+    for part in (f"{BASE + 10} to {BASE + 19}", CLUSTER, "cluster other", "ipyparallel_controller_port_base"):
         assert part in result["msg"]
     assert not host(["engines"]).get("failed")
 
@@ -283,9 +298,9 @@ def test_ports_of_another_cluster(host, tmp_path):
 def test_what_is_remembered_is_checked_with_what_is_given(host, tmp_path):
     remember(tmp_path)
     assert not host(port_base=None).get("failed")
-    remember(tmp_path, "other", port_base=24120)
+    remember(tmp_path, "other", port_base=BASE + 20)
     assert not host(port_base=None).get("failed")
-    assert host(port_base=24101)["failed"]
+    assert host(port_base=BASE + 1)["failed"]
 
 
 @pytest.mark.parametrize("text", ["{", "", "\0"])
