@@ -11,6 +11,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.comparison import (
     ComparisonError,
+    check_certificates,
     check_controller_is_there,
     check_machines,
     check_phases,
@@ -58,6 +59,7 @@ class ActionModule(ActionBase):
         try:
             check_controller_is_there(controller, given["begun"], given["left"], given["found"])
             check_machines(found, defined)
+            check_certificates(found)
             check_phases(found, given["tags"], given["skipped_tags"])
             check_pythons(found, controller, remembered)
             place = controller_place(controller, defined, identity, own.get("outward_address"))

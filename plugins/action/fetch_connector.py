@@ -20,6 +20,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector impo
     parse_half,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.profile import (
+    AUTHORITY,
     differing,
     ipython_directory,
     is_ours,
@@ -141,10 +142,16 @@ class ActionModule(ActionBase):
         text = local_half(info["text"], ports) if through_ssh else info["text"]
         link = {"login": str(tunnel.login), "address": half["location"], "theirs": theirs, "ports": ports}
         try:
-            files = profile_files(arguments["cluster"], text, directory)
+            files = profile_files(arguments["cluster"], text, directory, info["authority"])
             if through_ssh:
                 files[TUNNEL_FILE] = json.dumps(link, indent=2) + "\n"
             changed = differing(directory, files)
+            # what is no more would still be believed: the way of the connector, and who signs certificates
+            stale = [
+                path
+                for path in (TUNNEL_FILE, AUTHORITY)
+                if path not in files and os.path.lexists(os.path.join(directory, path))
+            ]
             # another address or other ports need another tunnel
             opens = opens or (through_ssh and TUNNEL_FILE in changed)
             if not self._task.check_mode:
@@ -152,10 +159,8 @@ class ActionModule(ActionBase):
                     tunnel.close()
                 if opens:
                     tunnel.open({ports[name]: (half["location"], port) for name, port in theirs.items()})
-                if not through_ssh:
-                    # or it would still be said to be the way of the connector
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(os.path.join(directory, TUNNEL_FILE))
+                for path in stale:
+                    os.unlink(os.path.join(directory, path))
                 if changed:
                     write_profile(directory, files)
         except TunnelError as error:
@@ -170,6 +175,13 @@ class ActionModule(ActionBase):
             {"before_header": path, "after_header": path, "before": "(secret)\n", "after": "(secret, changed)\n"}
             for path in changed
         ]
+        diff += [{"before_header": path, "after_header": path, "before": "(secret)\n", "after": ""} for path in stale]
         if opens:
             diff.append({"prepared": f"open an SSH tunnel to {tunnel.login}\n"})
-        return {"changed": bool(changed or opens), "diff": diff, "tunnel": str(tunnel.login) if through_ssh else ""}
+        return {
+            "changed": bool(changed or stale or opens),
+            "diff": diff,
+            "tunnel": str(tunnel.login) if through_ssh else "",
+            "notebooks": info["notebooks"],
+            "authority": os.path.join(directory, AUTHORITY) if info["authority"] else "",
+        }

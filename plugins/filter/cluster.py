@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import shlex
 import typing as t
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import overview, packages, paths, report, transfer
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.certificates import is_loopback
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine, as_count
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.selection import words
 
@@ -249,7 +249,12 @@ def notebooks(hostvars: Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:
     for host in hostvars:
         values = hostvars[host]
         if values.get(PREFLIGHT) and values[PREFLIGHT].get("notebook") and values.get(SECRETS):
-            found[host] = {**values[PREFLIGHT]["notebook"], "password_command": values[SECRETS].get("command")}
+            said = values[SECRETS]
+            found[host] = {
+                **values[PREFLIGHT]["notebook"],
+                "password_command": said.get("command"),
+                "own_certificate": said.get("own_certificate"),
+            }
     return found
 
 
@@ -285,14 +290,6 @@ def firewall_hosts(hostvars: Mapping[str, t.Any], hosts: Iterable[str]) -> dict[
             "notebook_port": int(notebook["port"]) if guarded else None,
         }
     return found
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether only this host itself reaches *address*, an IP address or a name."""
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
 
 
 def overview_of(result: Mapping[str, t.Any], hostvars: Mapping[str, t.Any], name: str) -> dict[str, t.Any]:
@@ -342,6 +339,7 @@ class FilterModule:
         return {
             "at_places": at_places,
             "cluster_paths": cluster_paths,
+            "connection": report.connection,
             "defined_counts": defined_counts,
             "engine_counts": engine_counts,
             "execution": report.execution,

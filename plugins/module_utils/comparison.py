@@ -67,6 +67,17 @@ def check_controller_is_there(controller: str, defined: Sequence[str], left: Seq
         )
 
 
+def check_certificates(found: Findings) -> None:
+    """Check that the certificates which the user gives for notebooks will do.
+
+    Raises:
+        ComparisonError: one will not, as the preflight of its host says.
+    """
+    for host, result in found.items():
+        if problem := result.get("certificate_problem"):
+            raise ComparisonError(f"notebook of {host}: {problem}. Nothing was changed")
+
+
 def check_phases(found: Findings, tags: Sequence[str], skipped: Sequence[str]) -> None:
     """Check that what the phases of this run need is there, or made by it.
 

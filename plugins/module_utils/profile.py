@@ -9,11 +9,14 @@ import os
 import shutil
 from collections.abc import Mapping
 
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.certificates import AUTHORITY_FILE
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import read_text, write_text
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.tunnel import TUNNEL_FILE
 
 MARK = "ipyparallel-cluster"
 """In a profile of ours: whether the collection made the directory, and so removes it whole, or found it."""
+AUTHORITY = os.path.join("security", AUTHORITY_FILE)
+"""The certificate of the cluster's authority, for browsers and curl."""
 STARTUP = '''\
 # Managed by Ansible (collection ipyparallel.cluster): changes are overwritten.
 """Defines ipclient and ipview, as StarCluster's shell did; an absent cluster leaves IPython usable."""
@@ -54,19 +57,21 @@ def client_half_of(cluster: str, directory: str) -> str:
     return os.path.join(directory, f"profile_{cluster}", "security", "ipcontroller-client.json")
 
 
-def profile_files(cluster: str, client_half: str, directory: str) -> dict[str, str]:
+def profile_files(cluster: str, client_half: str, directory: str, authority: str = "") -> dict[str, str]:
     """Return the files of the profile: path below *directory* to content.
 
     Args:
         cluster: its name.
         client_half: the exact text of the client half.
         directory: the profile.
+        authority: the certificate of the cluster's authority, empty where there is none.
     """
-    return {
+    files = {
         MARK: read_text(os.path.join(directory, MARK)) or ("found\n" if os.path.isdir(directory) else "made\n"),
         os.path.join("security", "ipcontroller-client.json"): client_half,
         os.path.join("startup", "00-ipyparallel-cluster.py"): STARTUP.replace("CLUSTER", cluster),
     }
+    return {**files, AUTHORITY: authority} if authority else files
 
 
 def version_differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
@@ -126,7 +131,7 @@ def remove_profile(directory: str) -> None:
         shutil.rmtree(directory)
         return
     # the mark goes last: a removal that is interrupted goes on
-    for path in (TUNNEL_FILE, *reversed(profile_files("", "", directory))):
+    for path in (TUNNEL_FILE, AUTHORITY, *reversed(profile_files("", "", directory))):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(directory, path))
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shlex
 import typing as t
 from collections.abc import Iterable, Mapping
 
@@ -35,6 +36,23 @@ def notebook_lines(notebooks: Mapping[str, Mapping[str, t.Any]]) -> list[tuple[s
     return lines
 
 
+def trust_lines(authority: str, notebooks: Mapping[str, Mapping[str, t.Any]]) -> list[tuple[str, str]]:
+    """Return how the operator's programs trust the notebooks.
+
+    Args:
+        authority: the certificate of the cluster's authority on the operator's machine; empty without one.
+        notebooks: what the operator is told of each notebook, by host.
+    """
+    signed = [notebook for notebook in notebooks.values() if not notebook.get("own_certificate")]
+    if not (authority and signed):
+        return []
+    file = shlex.quote(authority)
+    return [
+        ("authority", f"{authority}   (browsers trust the notebook once you import it for websites)"),
+        *(("", f"curl --cacert {file} {url}") for url in sorted({str(notebook.get("url", "")) for notebook in signed})),
+    ]
+
+
 def health_lines(health: Mapping[str, t.Any]) -> list[tuple[str, str]]:
     """Return what the watchdog says of a cluster."""
     if not health:
@@ -56,27 +74,57 @@ def connect_lines(name: str) -> list[str]:
     ]
 
 
-def summary(cluster: Mapping[str, t.Any], seconds: float, tunnel: str = "") -> str:
+def connection(connected: Mapping[str, t.Any], name: str) -> str:
+    """Return what the operator has after `connect`.
+
+    Args:
+        connected: what module ``fetch_connector`` returned.
+        name: of the cluster.
+    """
+    if "tunnel" not in connected:
+        return f"Cluster {name} is not there yet: its connector would be brought to {connected['profile_directory']}"
+    rows = [
+        ("profile", str(connected["profile_directory"])),
+        *client_lines(name, connected["tunnel"]),
+        *trust_lines(connected["authority"], connected["notebooks"]),
+    ]
+    return f"Connected to cluster {name}\n{rows_and_python(rows, name)}"
+
+
+def client_lines(name: str, tunnel: str) -> list[tuple[str, str]]:
+    """Return how clients come to the cluster."""
+    return [
+        *([("clients", f"come through SSH to {tunnel}; run connect again when that has ended")] if tunnel else []),
+        ("shell", f"ipython --profile={name}   (ipclient and ipview are ready)"),
+    ]
+
+
+def rows_and_python(rows: Iterable[tuple[str, ...]], name: str) -> str:
+    """Return *rows*, and below them the lines of Python that connect."""
+    lines = [*table(rows), "connect from Python:", *(f"  {line}" for line in connect_lines(name))]
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def summary(cluster: Mapping[str, t.Any], seconds: float, connected: Mapping[str, t.Any] | None = None) -> str:
     """Return the closing summary of a deployment.
 
     Args:
         cluster: what module ``cluster_info`` returned.
         seconds: how long the run took.
-        tunnel: the login of the operator's SSH tunnel; empty without one.
+        connected: what module ``fetch_connector`` returned, where it ran.
     """
+    known_of = connected or {}
     engines = cluster["engines"]
     hosts = {engine["host"] for engine in engines}
     size = f"{plural(len(engines), 'engine')} on {plural(len(hosts), 'node')}"
     head = f"Cluster {cluster['name']}: {size}, in {seconds:.1f} s"
     rows = [
         *notebook_lines(cluster["notebooks"]),
+        *trust_lines(known_of.get("authority", ""), cluster["notebooks"]),
         ("messages", f"{cluster['packer']}, {encryption_words(cluster['encryption'])}"),
-        *([("clients", f"come through SSH to {tunnel}; run connect again when that has ended")] if tunnel else []),
-        ("shell", f"ipython --profile={cluster['name']}   (ipclient and ipview are ready)"),
+        *client_lines(cluster["name"], known_of.get("tunnel", "")),
     ]
-    python = "\n".join(f"    {line}" for line in connect_lines(cluster["name"]))
-    body = "\n".join(f"  {line}" for line in table(rows))
-    return f"{head}\n{body}\n  connect from Python:\n{python}"
+    return f"{head}\n{rows_and_python(rows, cluster['name'])}"
 
 
 def encryption_words(encryption: str) -> str:

@@ -70,6 +70,17 @@ path:
   type: str
   returned: when O(half) is given
   sample: /var/lib/ipyparallel/ipyparallel/connector/ipcontroller-engine.json
+authority:
+  description:
+    - Certificate, in PEM, of the authority that signs the notebook's certificate; empty where there is none yet.
+  type: str
+  returned: success
+  sample: "-----BEGIN CERTIFICATE-----\nMIIB"
+notebooks:
+  description: What the operator is told of each notebook, by host.
+  type: dict
+  returned: when the identity exists
+  sample: {node1: {url: "https://127.0.0.1:8888/lab", directory: /home/ada/notebooks}}
 versions:
   description: Versions of the cluster's Python and of its main packages.
   type: dict
@@ -88,6 +99,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import lease
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.certificates import AUTHORITY_FILE
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import (
     ConnectorError,
     half_path,
@@ -120,7 +132,9 @@ def main() -> None:
         identity = load_identity(state)
         if identity is None:
             if module.check_mode:
-                module.exit_json(changed=False, exists=False, fingerprint="", text="{}", path="", versions={})
+                module.exit_json(
+                    changed=False, exists=False, fingerprint="", text="{}", path="", authority="", versions={}
+                )
             raise ConnectorError(
                 f"there is no identity of a cluster in {state} on {os.uname().nodename}: deploy the cluster first "
                 "(playbook ipyparallel.cluster.deploy)"
@@ -136,10 +150,11 @@ def main() -> None:
                     f"{path} is not a half of the identity above it: playbook ipyparallel.cluster.deploy writes it anew"
                 )
             result.update(text=text, path=path)
+        result["authority"] = read_text(os.path.join(state, AUTHORITY_FILE)) or ""
         remembered = read_state(state)
         if module.params["lease"] and not module.check_mode:
             remembered = lease.take(state, remembered, module.params["lease"], time.time())
-        result["remembered"] = changed_later(remembered)
+        result.update(remembered=changed_later(remembered), notebooks=remembered["notebooks"])
         if module.params["environment"]:
             result["versions"] = read_record(module.params["environment"]).get("versions", {})
     except (ConnectorError, lease.LeaseError, StateError) as error:

@@ -14,6 +14,8 @@ description:
   - Reads the client half on the controller host, checks it, and writes it on the operator's machine as IPython profile
     C(profile_<cluster>), so that C(ipyparallel.Client(profile="<cluster>")) connects and C(ipython --profile=<cluster>)
     has C(ipclient) and C(ipview).
+  - The certificate of the cluster's authority is written beside it, so that browsers and C(curl --cacert) trust the
+    notebook.
   - Each file is replaced in one step and has mode 0600. When one cannot be written, the old one is as it was.
   - Says so when the operator's Python or ipyparallel is not the cluster's.
 options:
@@ -79,6 +81,16 @@ path:
   type: str
   returned: success
   sample: /home/ada/.ipython/profile_ipyparallel/security/ipcontroller-client.json
+authority:
+  description: Certificate of the cluster's authority on the operator's machine; empty where the cluster has none.
+  type: str
+  returned: when O(state=present)
+  sample: /home/ada/.ipython/profile_ipyparallel/security/authority.pem
+notebooks:
+  description: What the operator is told of each notebook, by host.
+  type: dict
+  returned: when O(state=present)
+  sample: {node1: {url: "https://127.0.0.1:8888/lab", directory: /home/ada/notebooks}}
 tunnel:
   description: The login of the tunnel; empty without one.
   type: str

@@ -16,8 +16,8 @@ description:
   - A password that is given is kept as its hash only. Where none was ever given, a random one is made and kept in a
     file for its owner to read.
   - All files have mode 0600 from their first byte and are replaced in one step. The module returns no secret.
-  - Tells whether the certificate in C(certificate.pem) has to be issued, and gives its key in C(key.pem) mode 0600. It
-    makes neither.
+  - Tells whether the certificate in C(certificate.pem) has to be issued, and that of the authority which signs it, and
+    gives its key in C(key.pem) mode 0600. It makes none of them.
   - Runs on the notebook host, in the Python of the cluster's environment.
 options:
   directory:
@@ -42,10 +42,19 @@ options:
     type: list
     elements: str
     default: []
+  authority:
+    description:
+      - Certificate, in PEM, of the authority that has to have signed the certificate; empty where there is none yet.
+      - Without it, the certificate is the user's own, and nothing is said of it.
+    type: str
   renewal_days:
     description: For how many days from now the certificate has to be valid.
     type: int
     default: 30
+  valid_days:
+    description: For how many days a new certificate is valid, and so for how many the authority has to be.
+    type: int
+    default: 825
 extends_documentation_fragment:
   - ipyparallel.cluster.owned
   - ipyparallel.cluster.attributes
@@ -69,6 +78,7 @@ EXAMPLES = r"""
     directory: /var/lib/ipyparallel/ipyparallel/notebook
     python: /opt/ipyparallel/ipyparallel/current/bin/python
     names: [DNS:localhost, DNS:node1, IP:10.0.0.5]
+    authority: "{{ half.authority }}"
   register: login
 
 - name: Say how to see it
@@ -109,11 +119,28 @@ certificate_problem:
   type: str
   returned: success
   sample: the certificate is not for DNS:node1
-directory_existed:
-  description: Whether O(directory) was there before.
+key_problem:
+  description:
+    - Why a certificate that has to be issued has to have another key; empty where it is only for its names or its end.
+  type: str
+  returned: success
+  sample: the cluster's authority has not signed the certificate
+authority_problem:
+  description: Why that of the authority has to be issued with it; empty where the one that is there will do.
+  type: str
+  returned: success
+  sample: there is no authority yet
+authority_names:
+  description: What the authority may sign for, and what it has to.
+  type: list
+  elements: str
+  returned: success
+  sample: [DNS:localhost, DNS:node1, IP:10.0.0.5/32]
+own_certificate:
+  description: Whether the certificate is the user's own.
   type: bool
   returned: success
-  sample: true
+  sample: false
 """
 
 import importlib
@@ -139,23 +166,39 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.passwords impo
     take,
 )
 
+NO_PROBLEM = {"certificate_problem": "", "key_problem": "", "authority_problem": "", "authority_names": []}
+
 
 def load_hasher() -> Hasher:
     """Return what hashes passwords for Jupyter; only the cluster's Python has it."""
     return t.cast("Hasher", importlib.import_module("jupyter_server.auth"))
 
 
-def certificate_problem(paths: Paths, names: list[str], days: int, ownership: Ownership) -> str:
-    """Return why the certificate of the notebook has to be issued, or an empty text.
+def problems(paths: Paths, params: dict[str, t.Any], ownership: Ownership) -> dict[str, t.Any]:
+    """Return why the certificate of the notebook has to be issued, why with another key, and why that of the authority.
 
     Raises:
         OSError: what is there cannot be read.
     """
+    authority, names = params["authority"], params["names"]
+    if authority is None:
+        return NO_PROBLEM
     try:
         key, certificate = read_text(paths.key, ownership), read_text(paths.certificate, ownership)
     except PermissionError as error:
-        return f"{error.filename} cannot be read by its account"
-    return certificates.problem(certificate, key, names, days)
+        unreadable = f"{error.filename} cannot be read by its account"
+        found = {"certificate_problem": unreadable, "key_problem": unreadable}
+    else:
+        found = {
+            "certificate_problem": certificates.problem(certificate, key, names, params["renewal_days"], authority),
+            "key_problem": certificates.problem(certificate, key, [], 0, authority),
+        }
+    allowed = certificates.permitted_names(authority) | {certificates.subtree(name) for name in names}
+    return {
+        **found,
+        "authority_problem": certificates.authority_problem(authority, names, params["valid_days"]),
+        "authority_names": sorted(allowed),
+    }
 
 
 def main() -> None:
@@ -166,7 +209,9 @@ def main() -> None:
             "password": {"type": "str", "no_log": True},
             "python": {"type": "path", "required": True},
             "names": {"type": "list", "elements": "str", "default": []},
+            "authority": {"type": "str"},
             "renewal_days": {"type": "int", "default": 30},
+            "valid_days": {"type": "int", "default": 825},
             **OWNED_ARGUMENT_SPEC,
         },
         supports_check_mode=True,
@@ -186,9 +231,10 @@ def main() -> None:
         plan = make_plan(paths, password, hasher, ownership)
         if not module.check_mode:
             apply(plan, paths, ownership)
-        problem = "there is no software to look at it with yet"
+        own = params["authority"] is None
+        found = {**NO_PROBLEM, "certificate_problem": "" if own else "there is no software to look at it with yet"}
         if ready:
-            problem = certificate_problem(paths, params["names"], params["renewal_days"], ownership)
+            found = problems(paths, params, ownership)
     except KeyError as error:
         module.fail_json(msg=f"owner or group of {paths.directory}: {error.args[0]}")
     except OSError as error:
@@ -201,8 +247,8 @@ def main() -> None:
         "token_file": paths.token,
         "password_file": paths.password if plan.random else None,
         "command": f"cat {shlex.quote(paths.password)}" if plan.random else None,
-        "certificate_problem": problem,
-        "directory_existed": not plan.make_directory,
+        "own_certificate": own,
+        **found,
     }
     if module._diff:
         result["diff"] = {"before_header": paths.directory, "after_header": paths.directory, **plan.diff}

@@ -101,6 +101,23 @@ options:
   notebook_password:
     description: Password of the notebook, checked if given.
     type: str
+  notebook_names:
+    description: Further names and addresses by which browsers reach the notebook, checked.
+    type: list
+    elements: str
+    default: []
+  notebook_certificate:
+    description:
+      - Path of the user's own certificate for the notebook, on the operator's machine, where it is checked together
+        with O(notebook_key).
+    type: str
+  notebook_key:
+    description: Path of its private key, on the operator's machine. The file may be one of ansible-vault.
+    type: str
+  login_host:
+    description: Name or address by which Ansible reaches the host.
+    type: str
+    default: ""
   engines_per_host:
     description: Number of engines of a pool that has no count. Without it, or with V(cores), the rule by cores.
     type: raw
@@ -195,17 +212,29 @@ notebook:
   type: dict
   returned: success
   sample: {address: 127.0.0.1, port: 8888, url: "https://127.0.0.1:8888/lab", directory: /home/ada/notebooks}
+certificate_names:
+  description: What a certificate of the notebook has to be for; empty where the host has none.
+  type: list
+  elements: str
+  returned: success
+  sample: [DNS:localhost, DNS:node1, IP:10.0.0.5]
+reached_at:
+  description: Those of RV(certificate_names) at which browsers come to the notebook.
+  type: list
+  elements: str
+  returned: success
+  sample: [DNS:localhost, IP:127.0.0.1]
+certificate_problem:
+  description:
+    - What is wrong with O(notebook_certificate) and O(notebook_key) on the operator's machine; empty if nothing.
+  type: str
+  returned: success
+  sample: ""
 python_version:
   description: Version of the interpreter.
   type: str
   returned: success
   sample: 3.11.2
-names:
-  description: The host's own name, and the one with its domain.
-  type: list
-  elements: str
-  returned: success
-  sample: [node1, node1.example.org]
 architecture:
   description: Architecture that the interpreter is made for.
   type: str
@@ -272,6 +301,11 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils import lease
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.certificates import (
+    HostNameError,
+    is_loopback,
+    names_of_notebook,
+)
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import (
     ConnectorError,
     load_identity,
@@ -356,6 +390,17 @@ def notebook_of(params: dict[str, t.Any], account: Account, wanted: dict[str, se
     }
 
 
+def certificate_names(params: dict[str, t.Any], own_address: str) -> tuple[list[str], list[str]]:
+    """Return what the certificate of the notebook has to be for, and at which of these browsers come to it.
+
+    Where the notebook listens on loopback only, the addresses of the host, which may change, are none of its own.
+    """
+    host = [params["address"] or "", socket.gethostname().partition(".")[0], socket.getfqdn()]
+    if not is_loopback(params["notebook_address"]):
+        host += [own_address, params["login_host"]]
+    return names_of_notebook(params["notebook_address"], host, params["notebook_names"])
+
+
 def reached_from(params: dict[str, t.Any], roles: set[str]) -> dict[str, t.Any]:
     """Return where the controller is reached from here, as the account's own halves of the connector tell."""
     ownership = Ownership(params["account"], params["group"])
@@ -407,6 +452,7 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
     if notebook:
         check_notebook_account(account)
         check_outside(notebook["directory"], [params[name] for name in ("prefix", "config", "state_directory")])
+    names = certificate_names(params, own_address) if notebook else ([], [])
     check_overlap(params["cluster"], state, wanted)
     for variable, ports in wanted.items():
         listening = params["notebook_address"] if "notebook" in variable else settings["address"]
@@ -419,9 +465,10 @@ def check_host(module: AnsibleModule) -> dict[str, t.Any]:
         "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "pools": [dataclasses.asdict(pool) for pool in pools] if "engines" in roles else [],
         "notebook": notebook,
+        "certificate_names": names[0],
+        "reached_at": names[1],
         "python_version": ".".join(str(part) for part in interpreter.version),
         "architecture": interpreter.machine,
-        "names": list(dict.fromkeys([socket.gethostname().partition(".")[0], socket.getfqdn()])),
         "reached": {} if "controller" in roles or account.uid is None else reached_from(params, roles),
         **properties(params, settings, roles),
         # last: a run that is refused does not hold up others
@@ -476,6 +523,10 @@ def main() -> None:
             "notebook_port": {"type": "int"},
             "notebook_directory": {"type": "str", "default": "notebooks"},
             "notebook_password": {"type": "str", "no_log": True},
+            "notebook_names": {"type": "list", "elements": "str", "default": []},
+            "notebook_certificate": {"type": "str"},
+            "notebook_key": {"type": "str", "no_log": False},
+            "login_host": {"type": "str", "default": ""},
             "engines_per_host": {"type": "raw"},
             "engines_environment": {"type": "dict", "default": {}},
             "engines_settings": {"type": "dict", "default": {}},
@@ -494,6 +545,7 @@ def main() -> None:
         ExecutionError,
         FirewallError,
         InstallError,
+        HostNameError,
         lease.LeaseError,
         PasswordError,
         PoolError,

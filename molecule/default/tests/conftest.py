@@ -77,6 +77,8 @@ identity = json.load(open("{state}/identity.json"))
 found = {{name: identity[name] for name in ("key", "curve_secretkey", "curve_publickey")}}
 for name in ("password", "token", "password.hash"):
     found[name] = open("{state}/notebook/" + name).read().strip()
+for name in ("authority.key.pem", "notebook/key.pem"):
+    found[name] = open("{state}/" + name).read().splitlines()[1]
 print(json.dumps(found))
 """
     found: dict[str, str] = operator.python("node1", code)

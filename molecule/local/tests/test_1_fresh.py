@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import ssl
 import stat
 import urllib.error
@@ -19,10 +20,13 @@ from typing import Any
 
 import pytest
 from account import NOTEBOOK_PORT, PORT_BASE, Account
+from cryptography import x509
 from figures import Figures
 from waiting import wait_until
 
+AUTHORITY = Account.connector.with_name("authority.pem")
 URL = f"https://127.0.0.1:{NOTEBOOK_PORT}"
+CLIENT = f"openssl s_client -connect 127.0.0.1:{NOTEBOOK_PORT} </dev/null"
 CORES = len(os.sched_getaffinity(0))
 ENGINES = max(1, CORES - 1)
 
@@ -48,6 +52,7 @@ def test_summary(account: Account) -> None:
     assert f"Cluster ipyparallel: {ENGINES} {plural} on 1 node, in " in said
     assert f"{URL}/lab" in said
     assert f"cat {account.state}/notebook/password" in said
+    assert f"curl --cacert {AUTHORITY} {URL}/lab" in said
     assert 'ipp.Client(profile="ipyparallel")' in said
     assert (account.state / "notebook/password").read_text().strip() not in said
 
@@ -159,12 +164,10 @@ def test_everything_of_features_30_to_34(account: Account) -> None:
 
 
 class Browser:
-    """A person at the notebook: cookies, and a certificate that is taken as it is."""
+    """A person at the notebook: cookies, and no trust but in the authority that `make up` brought."""
 
     def __init__(self) -> None:
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+        context = ssl.create_default_context(cafile=str(AUTHORITY))
         self.jar = CookieJar()
         handlers = [urllib.request.HTTPSHandler(context=context), urllib.request.HTTPCookieProcessor(self.jar)]
         self.opener = urllib.request.build_opener(*handlers)
@@ -182,6 +185,44 @@ class Browser:
         self.get("/login")
         token = next(cookie.value for cookie in self.jar if cookie.name == "_xsrf")
         self.get("/login", {"_xsrf": token or "", "password": password})
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+def test_curl_trusts_the_notebook_through_the_authority_alone(account: Account, name: str) -> None:
+    address = f"https://{name}:{NOTEBOOK_PORT}/login"
+    said = account.ok(
+        f"curl --silent --show-error --output /dev/null --write-out '%{{http_code}}' --cacert {AUTHORITY} {address}"
+    )
+    assert said == "200"
+    assert account.run(f"curl --silent {address}").returncode == 60, "curl's own authorities do not know it"
+
+
+@pytest.mark.parametrize("check", ["-verify_ip 127.0.0.1", "-verify_ip ::1", "-verify_hostname localhost", "$HOST"])
+def test_openssl_verifies_every_name_and_address(account: Account, check: str) -> None:
+    told = check.replace("$HOST", f"-verify_hostname {socket.gethostname().partition('.')[0]}")
+    said = account.ok(f"{CLIENT} -CAfile {AUTHORITY} -verify_return_error {told}")
+    assert "Verify return code: 0 (ok)" in said
+    assert (
+        account.run(f"{CLIENT} -CAfile {AUTHORITY} -verify_return_error -verify_hostname example.org").returncode != 0
+    )
+
+
+@pytest.mark.parametrize(("version", "works"), [("tls1", False), ("tls1_1", False), ("tls1_2", True), ("tls1_3", True)])
+def test_nothing_older_than_tls_1_2(account: Account, version: str, works: bool) -> None:
+    weakest = "" if works else "-cipher ALL:@SECLEVEL=0"
+    done = account.run(f"{CLIENT} -{version} {weakest}")
+    assert (done.returncode == 0) == works, done.stdout + done.stderr
+    assert works or "alert" in done.stderr, "it is the notebook that refuses"
+
+
+def test_the_authority_signs_for_this_host_and_nothing_else(account: Account) -> None:
+    found = x509.load_pem_x509_certificate(AUTHORITY.read_bytes())
+    assert AUTHORITY.read_bytes() == (account.state / "authority.pem").read_bytes()
+    assert found.extensions.get_extension_for_class(x509.BasicConstraints).value == x509.BasicConstraints(True, 0)
+    names = found.extensions.get_extension_for_class(x509.NameConstraints)
+    assert names.critical
+    assert x509.DNSName("localhost") in names.value.permitted_subtrees
+    assert stat.S_IMODE((account.state / "authority.key.pem").stat().st_mode) == 0o600
 
 
 def test_notebook_refuses_without_login() -> None:
@@ -224,6 +265,8 @@ def secrets_of(account: Account) -> dict[str, str]:
     found = {name: identity[name] for name in names}
     found["password"] = (account.state / "notebook/password").read_text().strip()
     found["token"] = (account.state / "notebook/token").read_text().strip()
+    for name in ("authority.key.pem", "notebook/key.pem"):
+        found[name] = (account.state / name).read_text().splitlines()[1]
     return found
 
 

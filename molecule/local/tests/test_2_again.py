@@ -7,13 +7,21 @@ from __future__ import annotations
 import datetime
 import json
 import ssl
+import stat
 
 import pytest
 from account import NOTEBOOK_PORT, Account
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
+LOGIN = f"https://127.0.0.1:{NOTEBOOK_PORT}/login"
 SITE = ".venv/bin/ansible-playbook playbooks/site.yml -i inventory/local"
+
+
+def served() -> str:
+    """Return the certificate that browsers see."""
+    return ssl.get_server_certificate(("127.0.0.1", NOTEBOOK_PORT))
 
 
 def test_up_again_restarts_nothing_and_remembers_the_ports(account: Account) -> None:
@@ -32,14 +40,16 @@ def test_check_of_a_finished_cluster_finds_nothing_to_change(account: Account) -
 
 @pytest.mark.parametrize(("days", "renewed"), [(200, False), (10, True)])
 def test_a_certificate_that_is_about_to_end_is_renewed(account: Account, days: int, renewed: bool) -> None:
-    file, key_file = account.state / "notebook/certificate.pem", account.state / "notebook/key.pem"
-    key = serialization.load_pem_private_key(key_file.read_bytes(), None)
+    file, authority = account.state / "notebook/certificate.pem", account.state / "authority.pem"
+    signer = serialization.load_pem_private_key((account.state / "authority.key.pem").read_bytes(), None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    before = authority.read_text()
     first = x509.load_pem_x509_certificate(file.read_bytes())
     end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=days)
     builder = x509.CertificateBuilder(
-        first.issuer, first.subject, key.public_key(), 1, first.not_valid_before_utc, end, list(first.extensions)
+        first.issuer, first.subject, first.public_key(), 1, first.not_valid_before_utc, end, list(first.extensions)
     )
-    older = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+    older = builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
     file.write_text(older)
     assert "changed=0 " not in account.ok(f"{SITE} --check --diff")
     assert file.read_text() == older
@@ -48,8 +58,49 @@ def test_a_certificate_that_is_about_to_end_is_renewed(account: Account, days: i
     found = x509.load_pem_x509_certificate(file.read_bytes())
     assert (found.not_valid_after_utc > first.not_valid_before_utc + datetime.timedelta(days=800)) == renewed
     assert found.public_key() == first.public_key(), "the key is kept"
-    served = ssl.get_server_certificate(("127.0.0.1", NOTEBOOK_PORT))
-    assert served.split() == file.read_text().split(), "the notebook was started again with it"
+    assert authority.read_text() == before, "and so is the authority"
+    assert served().split() == file.read_text().split(), "the notebook was started again with it"
+    assert "changed=0 " in account.ok("make up")
+
+
+def test_another_authority_signs_another_certificate(account: Account) -> None:
+    """As does the first one where the certificate signed itself, which those of earlier versions did."""
+    ours, place = account.connector.with_name("authority.pem"), account.state / "notebook"
+    before = (ours.read_text(), (place / "certificate.pem").read_text(), (place / "key.pem").read_text())
+    (account.state / "authority.key.pem").unlink()
+    (account.state / "authority.pem").unlink()
+    account.ok("make up")
+    after = (ours.read_text(), (place / "certificate.pem").read_text(), (place / "key.pem").read_text())
+    assert [old for old, new in zip(before, after, strict=True) if old == new] == []
+    account.ok(f"curl --silent --fail --cacert {ours} {LOGIN}")
+    assert "changed=0 " in account.ok("make up")
+
+
+def test_a_certificate_of_ones_own_and_back(account: Account) -> None:
+    place, own = account.state / "notebook", account.home / "own"
+    account.ok("mkdir -p ~/own; echo a-password >~/own/password")
+    request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 99 -subj /CN=own"
+    account.ok(f"{request} -addext subjectAltName=DNS:localhost -keyout ~/own/key.pem -out ~/own/certificate.pem")
+    key = (own / "key.pem").read_text()
+    account.ok(".venv/bin/ansible-vault encrypt --vault-password-file ~/own/password ~/own/key.pem")
+    variables = "-e ipyparallel_notebook_certificate=~/own/certificate.pem -e ipyparallel_notebook_key=~/own/key.pem"
+    given = f"{SITE} --vault-password-file ~/own/password {variables}"
+    running = account.processes()
+    assert "vault" in account.refused("site", *variables.split()), "without its password"
+    assert "changed=0 " not in account.ok(f"{given} --check --diff")
+    assert account.processes() == running
+    said = account.ok(f"{given} -vvv --diff")
+    assert key.splitlines()[1] not in said
+    assert "--cacert" not in said
+    assert (place / "key.pem").read_text() == key
+    assert [stat.S_IMODE((place / f"{name}.pem").stat().st_mode) for name in ("key", "certificate")] == [0o600, 0o600]
+    assert served().split() == (own / "certificate.pem").read_text().split()
+    again = account.processes()
+    assert {name for name in running if running[name] != again[name]} == {"notebook"}
+    assert "changed=0 " in account.ok(given)
+    account.ok("make up")
+    assert (place / "key.pem").read_text() != key, "it went with its certificate"
+    account.ok(f"curl --silent --fail --cacert {account.connector.with_name('authority.pem')} {LOGIN}")
     assert "changed=0 " in account.ok("make up")
 
 

@@ -57,6 +57,11 @@ def test_hosts_that_fit(compare, warnings):
 @pytest.mark.parametrize(
     ("found", "arguments", "names"),
     [
+        (
+            {"a": CONTROLLER, "b": host(2, certificate_problem="/x/cert.pem is no certificate: give one")},
+            {},
+            ["notebook of b: /x/cert.pem is no certificate: give one. Nothing was changed"],
+        ),
         ({"a": {"msg": "no room"}, "b": host(2)}, {"left": ["b"]}, ["host a has failed", "no room"]),
         ({"a": CONTROLLER, "b": host(1)}, {}, ["a and b are one machine"]),
         ({"a": CONTROLLER, "b": host(2, software=False)}, {"tags": ["engines"]}, ["software", "missing on b"]),

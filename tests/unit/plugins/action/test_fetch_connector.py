@@ -156,6 +156,38 @@ def test_the_directory_is_ipythons_own_unless_one_is_given(fetch, state, tmp_pat
     assert fetch(check=True, ipython_directory="~/third")["profile_directory"] == str(tmp_path / "third/profile_alpha")
 
 
+# ---- the authority of the notebook's certificate
+
+
+def test_the_authority_comes_goes_and_changes_with_the_clusters(fetch, state, profile):
+    ours = profile / "security" / "authority.pem"
+    assert fetch()["authority"] == ""
+    for text in ("one", "another"):
+        (state / "authority.pem").write_text(text)
+        assert fetch(check=True)["changed"]
+        result = fetch()
+        assert result["changed"]
+        assert result["authority"] == str(ours)
+        assert [entry["after_header"] for entry in result["diff"]] == ["security/authority.pem"]
+        assert ours.read_text() == text
+        assert not ours.stat().st_mode & 0o077
+        assert not fetch()["changed"]
+    (state / "authority.pem").unlink()
+    assert fetch(check=True)["changed"]
+    assert ours.exists()
+    assert fetch()["changed"]
+    assert not ours.exists()
+    assert not fetch()["changed"]
+
+
+def test_the_authority_goes_from_a_profile_that_was_there(fetch, state, profile):
+    profile.mkdir(parents=True)
+    (state / "authority.pem").write_text("one")
+    fetch()
+    fetch(state="absent")
+    assert files(profile) == {}
+
+
 # ---- versions
 
 

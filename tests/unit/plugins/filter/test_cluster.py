@@ -146,14 +146,14 @@ def test_notebooks_are_those_that_this_run_laid_down():
     notebook = {"url": "https://127.0.0.1:8888/lab"}
     hostvars = {
         "node1": told(notebook=notebook, password={"command": "cat /x"}),
-        "node2": told(notebook=notebook, password={"changed": False}),
+        "node2": told(notebook=notebook, password={"changed": False, "own_certificate": True}),
         "node3": told(notebook=notebook),
         "node4": told(password={"command": "cat /x"}),
         "node5": {},
     }
     assert filters.notebooks(hostvars) == {
-        "node1": {**notebook, "password_command": "cat /x"},
-        "node2": {**notebook, "password_command": None},
+        "node1": {**notebook, "password_command": "cat /x", "own_certificate": None},
+        "node2": {**notebook, "password_command": None, "own_certificate": True},
     }
 
 

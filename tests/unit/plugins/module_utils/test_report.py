@@ -157,6 +157,46 @@ def test_the_lines_that_connect_are_python():
     compile("\n".join(lines), "summary", "exec")
 
 
+AUTHORITY = "/home/ada/.ipython/profile_alpha/security/authority.pem"
+
+
+def test_the_summary_says_how_browsers_and_curl_trust_the_notebook():
+    url = "https://127.0.0.1:8888/lab"
+    notebooks = {
+        "node1": {"url": url},
+        "node2": {"url": url},
+        "node3": {"url": "https://node3/", "own_certificate": True},
+    }
+    lines = lines_of(report.summary({**CLUSTER, "notebooks": notebooks}, 1, {"authority": AUTHORITY, "tunnel": ""}))
+    assert [line for line in lines if "curl" in line] == [f"curl --cacert {AUTHORITY} {url}"]
+    (told,) = [line for line in lines if line.startswith("authority ")]
+    assert AUTHORITY in told
+    assert "import it" in told
+
+
+@pytest.mark.parametrize(("authority", "own"), [("", False), (AUTHORITY, True)])
+def test_without_an_authority_nothing_is_said_of_it(authority, own):
+    assert report.trust_lines(authority, {"node1": {"url": "https://node1/", "own_certificate": own}}) == []
+
+
+def test_a_path_with_a_space_can_be_copied():
+    said = report.trust_lines("/x y/authority.pem", {"node1": {"url": "https://node1/"}})
+    assert said[1] == ("", "curl --cacert '/x y/authority.pem' https://node1/")
+
+
+def test_what_the_operator_has_after_connect():
+    connected = {
+        "profile_directory": "/p",
+        "tunnel": "ada@node1",
+        "authority": AUTHORITY,
+        "notebooks": {"a": {"url": "u"}},
+    }
+    text = report.connection(connected, "alpha")
+    wanted = ["Connected to cluster alpha", "/p", "SSH to ada@node1", f"--cacert {AUTHORITY} u", 'profile="alpha")']
+    assert [words for words in wanted if words not in text] == []
+    assert "is not there yet" in report.connection({"profile_directory": "/p", "changed": True}, "alpha")
+
+
 def test_one_engine_is_one():
     assert "1 engine on 1 node," in report.summary({**CLUSTER, "engines": ENGINES[:1]}, 1)
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ipyparallel.cluster.plugins.modules import notebook_secrets
+from making_certificates import issue, make_key, pem
 
 GIVEN = "correct horse"
+KEY, AUTHORITY = make_key(), make_key()
 
 
 class Hasher:
@@ -115,14 +117,50 @@ def test_check_mode_without_an_environment_says_what_it_would_do(run, monkeypatc
 
 
 def test_a_certificate_that_is_missing_is_told(run, tmp_path):
-    first, _output = run(names=["DNS:node1"])
-    assert first["certificate_problem"] == "there is no private key yet"
-    assert not first["directory_existed"]
+    first, _output = run(names=["DNS:node1"], authority="")
+    assert first["certificate_problem"] == first["key_problem"] == "there is no private key yet"
+    assert first["authority_problem"] == "there is no authority yet"
+    assert first["authority_names"] == ["DNS:node1"]
+    assert not first["own_certificate"]
     (tmp_path / "notebook" / "key.pem").write_text("nonsense")
     (tmp_path / "notebook" / "certificate.pem").write_text("nonsense")
-    second, _output = run(names=["DNS:node1"])
+    second, _output = run(names=["DNS:node1"], authority="")
     assert second["certificate_problem"] == "the private key cannot be read"
-    assert second["directory_existed"]
+
+
+def test_nothing_is_said_of_the_users_own_certificate(run):
+    for check in (True, False):
+        result, _output = run(check=check, names=["DNS:node1"])
+        assert result["own_certificate"]
+        assert (result["certificate_problem"], result["authority_names"]) == ("", [])
+
+
+@pytest.mark.parametrize(
+    ("names", "days", "by", "said"),
+    [
+        (["DNS:node1"], 200, AUTHORITY, ("", "", "")),
+        (["DNS:node1"], 10, AUTHORITY, ("in less than 30 days", "", "")),
+        (
+            ["DNS:node1", "IP:10.0.0.5"],
+            200,
+            AUTHORITY,
+            ("is not for IP:10.0.0.5", "", "may not sign for IP:10.0.0.5/32"),
+        ),
+        (["DNS:node1"], 200, None, ("has not signed", "has not signed", "")),
+    ],
+)
+def test_the_certificate_and_its_authority_are_looked_at(run, tmp_path, names, days, by, said):
+    authority = issue((), AUTHORITY, end=3600, permitted=["DNS:node1", "DNS:node2"])
+    run(authority=authority)
+    (tmp_path / "notebook" / "key.pem").write_text(pem(KEY))
+    (tmp_path / "notebook" / "certificate.pem").write_text(issue(["DNS:node1"], KEY, end=days, by=by))
+    result, _output = run(names=names, authority=authority)
+    found = [result[f"{what}_problem"] for what in ("certificate", "key", "authority")]
+    assert [bool(words) for words in found] == [bool(part) for part in said]
+    assert [words for words, part in zip(found, said, strict=True) if part not in words] == []
+    # what it may sign for already is kept
+    assert {"DNS:node1", "DNS:node2"} <= set(result["authority_names"])
+    assert ("IP:10.0.0.5/32" in result["authority_names"]) == ("IP:10.0.0.5" in names)
 
 
 def test_a_key_that_others_can_read_is_closed(run, tmp_path):
@@ -140,7 +178,7 @@ def test_a_key_that_others_can_read_is_closed(run, tmp_path):
 
 def test_check_mode_without_an_environment_cannot_look_at_the_certificate(run, monkeypatch):
     monkeypatch.setattr(notebook_secrets, "respawn", lambda module, python: False)
-    result, _output = run(check=True)
+    result, _output = run(check=True, authority="")
     assert result["certificate_problem"] == "there is no software to look at it with yet"
 
 
@@ -152,4 +190,4 @@ def test_a_key_that_its_account_cannot_read_is_told(run, monkeypatch, tmp_path):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(notebook_secrets, "read_text", read_text)
-    assert run()[0]["certificate_problem"] == f"{key} cannot be read by its account"
+    assert run(authority="")[0]["certificate_problem"] == f"{key} cannot be read by its account"

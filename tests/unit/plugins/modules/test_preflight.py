@@ -116,6 +116,24 @@ def test_a_host_is_asked_for_its_part_only(host):
     assert host(["engines"], engines_per_host=0)["pools"][0]["count"] == 0
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_the_names_of_the_notebooks_certificate(host, monkeypatch, address):
+    monkeypatch.setattr(preflight.socket, "gethostname", lambda: "node1")
+    monkeypatch.setattr(preflight.socket, "getfqdn", lambda: "node1.example.org")
+    result = host(
+        notebook_address=address, default_address="10.0.0.5", address="127.0.0.1", login_host="lab.example.org"
+    )
+    here = ["DNS:localhost", "IP:127.0.0.1", "IP:::1"]
+    there = ["DNS:node1", "DNS:node1.example.org"]
+    if address == "127.0.0.1":
+        assert (result["certificate_names"], result["reached_at"]) == ([*here, *there], here)
+    else:
+        there += ["IP:10.0.0.5", "DNS:lab.example.org"]
+        assert (result["certificate_names"], result["reached_at"]) == ([*here, *there], there)
+    assert host(["engines"])["certificate_names"] == []
+    assert "ipyparallel_notebook_names" in host(notebook_names=["a b"])["msg"]
+
+
 def test_notebooks_may_be_anywhere(host):
     assert host(notebook_directory="/srv/notebooks")["notebook"]["directory"] == "/srv/notebooks"
 
