@@ -342,6 +342,7 @@ class FilterModule:
         return {
             "at_places": at_places,
             "cluster_paths": cluster_paths,
+            "connection": report.connection,
             "defined_counts": defined_counts,
             "engine_counts": engine_counts,
             "execution": report.execution,

@@ -56,6 +56,32 @@ def connect_lines(name: str) -> list[str]:
     ]
 
 
+def client_rows(name: str, tunnel: str) -> list[tuple[str, str]]:
+    """Return how clients of the operator's reach a cluster; *tunnel* is the login of the SSH tunnel, or empty."""
+    return [
+        *([("clients", f"come through SSH to {tunnel}; run connect again when that has ended")] if tunnel else []),
+        ("shell", f"ipython --profile={name}   (ipclient and ipview are ready)"),
+    ]
+
+
+def in_body(rows: Iterable[tuple[str, ...]], name: str) -> str:
+    """Return *rows*, and the lines of Python that connect to cluster *name*, below a heading."""
+    body = "\n".join(f"  {line}" for line in table(rows))
+    python = "\n".join(f"    {line}" for line in connect_lines(name))
+    return f"{body}\n  connect from Python:\n{python}"
+
+
+def connection(fetched: Mapping[str, t.Any], name: str) -> str:
+    """Return what playbook ``connect`` ends with.
+
+    Args:
+        fetched: what action ``fetch_connector`` returned.
+        name: of the cluster.
+    """
+    rows = [("connector", str(fetched["path"])), *client_rows(name, fetched.get("tunnel") or "")]
+    return f"Cluster {name}, from this machine\n{in_body(rows, name)}"
+
+
 def summary(cluster: Mapping[str, t.Any], seconds: float, tunnel: str = "") -> str:
     """Return the closing summary of a deployment.
 
@@ -71,12 +97,9 @@ def summary(cluster: Mapping[str, t.Any], seconds: float, tunnel: str = "") -> s
     rows = [
         *notebook_lines(cluster["notebooks"]),
         ("messages", f"{cluster['packer']}, {encryption_words(cluster['encryption'])}"),
-        *([("clients", f"come through SSH to {tunnel}; run connect again when that has ended")] if tunnel else []),
-        ("shell", f"ipython --profile={cluster['name']}   (ipclient and ipview are ready)"),
+        *client_rows(cluster["name"], tunnel),
     ]
-    python = "\n".join(f"    {line}" for line in connect_lines(cluster["name"]))
-    body = "\n".join(f"  {line}" for line in table(rows))
-    return f"{head}\n{body}\n  connect from Python:\n{python}"
+    return f"{head}\n{in_body(rows, cluster['name'])}"
 
 
 def encryption_words(encryption: str) -> str:

@@ -15,6 +15,7 @@ description:
     C(profile_<cluster>), so that C(ipyparallel.Client(profile="<cluster>")) connects and C(ipython --profile=<cluster>)
     has C(ipclient) and C(ipview).
   - Each file is replaced in one step and has mode 0600. When one cannot be written, the old one is as it was.
+  - A profile that belongs to another account is neither written nor removed.
   - Says so when the operator's Python or ipyparallel is not the cluster's.
 options:
   cluster:
