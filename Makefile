@@ -61,6 +61,10 @@ up: .venv/.stamp ## Deploy the cluster and start it; again: change what differs
 connect: .venv/.stamp ## Write the connector into this account's IPython profile
 	@$(call play,connect)
 
+.PHONY: disconnect
+disconnect: .venv/.stamp ## Remove it, and the SSH tunnel
+	@$(call play,disconnect)
+
 .PHONY: status
 status: .venv/.stamp ## Show engines, hosts, queue, versions and URL (FORMAT=json)
 ifeq ($(FORMAT),)
@@ -185,7 +189,7 @@ clean: ## Remove what make has made in this directory; clusters stay
 .PHONY: help
 help: ## Show this
 	@echo "make WHAT [CLUSTER=name] [PORT_BASE=port] [NOTEBOOK_PORT=port] [INVENTORY=path] [ARGS='...']"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # ---- python environments --------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.profile import
     differing,
     ipython_directory,
     is_ours,
+    other_owner,
     profile_files,
     remove_profile,
     version_differences,
@@ -79,6 +80,8 @@ class ActionModule(ActionBase):
         base = arguments["ipython_directory"] or ipython_directory(os.environ)
         directory = os.path.join(os.path.abspath(os.path.expanduser(base)), f"profile_{cluster}")
         result.update(profile_directory=directory, path=os.path.join(directory, "security", "ipcontroller-client.json"))
+        if problem := other_owner(directory):
+            raise AnsibleActionFail(problem)
         # tunnels to another host of an older cluster of this name are closed by the same name
         tunnel = Tunnel(directory, self._login())
         if arguments["state"] == "absent":

@@ -10,7 +10,7 @@ import time
 import typing as t
 from collections.abc import Callable, Sequence
 
-from ansible_collections.ipyparallel.cluster.plugins.module_utils import hub
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import hub, turns
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.selection import in_words
 
@@ -21,6 +21,7 @@ HOLD_SECONDS = 15.0
 """For how long the task scheduler keeps to a request; it is repeated, so that work goes on where the asker has died."""
 ANSWER_SECONDS = 3.0
 LOOK_EVERY = 0.1
+MOST_NAMED = 3
 DRAIN_ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "limit": {"type": "float", "default": 60.0},
     "force": {"type": "bool", "default": False},
@@ -64,6 +65,11 @@ def place(engine: EngineDict) -> str:
     return f"engine {engine['id']} ({engine['host'] or '?'} {engine['pool'] or '?'}/{engine['core']})"
 
 
+def places(engines: Sequence[EngineDict]) -> str:
+    """Return engines as a line names them that says how far a drain or a restart is."""
+    return f"{', '.join(place(one) for one in engines[:MOST_NAMED])}{' ...' if engines[MOST_NAMED:] else ''}"
+
+
 def answer_of(answer: hub.Answer, who: str) -> dict[str, t.Any]:
     """Wait for an answer and return it.
 
@@ -103,12 +109,16 @@ def look(client: ipyparallel.Client, engines: Sequence[EngineDict], hold: float)
     )
 
 
-def go_on() -> None:
+def go_on(_left: Left) -> None:
     """Do nothing between two looks at engines."""
 
 
 def drain(
-    client: ipyparallel.Client, engines: Sequence[EngineDict], limit: float, between: Callable[[], None] = go_on
+    client: ipyparallel.Client,
+    engines: Sequence[EngineDict],
+    limit: float,
+    between: Callable[[Left], None] = go_on,
+    started: float | None = None,
 ) -> Left:
     """Let *engines* finish what they have, and get nothing new.
 
@@ -116,7 +126,8 @@ def drain(
         client: of the cluster's hub.
         engines: as ``hub.registered`` returns them.
         limit: how long to wait, in seconds.
-        between: what is done after each look; it may raise what ends the wait.
+        between: what is done after each look, with what is left; it may raise what ends the wait.
+        started: since when they are waited for, if not since now.
 
     Returns:
         What is left; nothing when they are drained, and then they get nothing for `HOLD_SECONDS` more. Where something
@@ -125,13 +136,31 @@ def drain(
     Raises:
         DrainError: the task scheduler or the hub did not answer.
     """
-    deadline = time.monotonic() + limit
+    deadline = (time.monotonic() if started is None else started) + limit
     while True:
         left = look(client, engines, HOLD_SECONDS)
         if not left or time.monotonic() >= deadline:
             return left
-        between()
+        between(left)
         time.sleep(LOOK_EVERY)
+
+
+def paused_by(turn: turns.Turn, keep: Callable[[], None], what: str, total: int) -> Callable[[Left], None]:
+    """Return what is done between two looks at engines that drain.
+
+    Args:
+        turn: it ends where its time is over.
+        keep: keeps the lease.
+        what: in words, what they drain for.
+        total: how many they are.
+    """
+
+    def between(left: Left) -> None:
+        keep()
+        if left and turn.is_over():
+            raise turns.Pause(f"{what}; {progress(left, total)}")
+
+    return between
 
 
 def hold(client: ipyparallel.Client, engines: Sequence[EngineDict], seconds: float) -> None:
@@ -153,7 +182,9 @@ def drain_or_release(
     engines: Sequence[EngineDict],
     limit: float,
     force: bool,
-    between: Callable[[], None] = go_on,
+    between: Callable[[Left], None] = go_on,
+    *,
+    started: float | None = None,
 ) -> str:
     """Let *engines* finish what they have, as `drain` does; where they do not, give them work again.
 
@@ -162,7 +193,9 @@ def drain_or_release(
         engines: as ``hub.registered`` returns them.
         limit: how long to wait, in seconds.
         force: whether they are to be ended all the same.
-        between: what is done after each look; where it raises, they get work again, too.
+        between: what is done after each look, with what is left; where it raises, they get work again, too, unless the
+            next turn goes on (`turns.Pause`).
+        started: since when they are waited for, if not since now.
 
     Returns:
         Why they are not to be ended, with the remedy; nothing when they are drained, or with *force*.
@@ -171,8 +204,8 @@ def drain_or_release(
         DrainError: the task scheduler or the hub did not answer.
     """
     try:
-        left = drain(client, engines, limit, between)
-        between()
+        left = drain(client, engines, limit, between, started)
+        between(Left([], []))
     except Exception:
         with contextlib.suppress(DrainError):
             release(client, engines)
@@ -184,6 +217,16 @@ def drain_or_release(
         f"{in_words_of(left, limit)}. None of these engines was ended, and they get work again: wait and run again, "
         "give more time with -e ipyparallel_drain_limit=SECONDS, or lose that work with -e ipyparallel_force=true"
     )
+
+
+def progress(left: Left, total: int) -> str:
+    """Return how far a drain of *total* engines is."""
+    said = [f"{total - len(left.unfinished)} of {total} have finished their work"]
+    if left.unfinished:
+        said.append(f"still at work: {places([one.engine for one in left.unfinished])}")
+    if left.waiting:
+        said.append(f"tasks that wait for these engines alone: {len(left.waiting)}")
+    return "; ".join(said)
 
 
 def in_words_of(left: Left, limit: float) -> str:
@@ -214,21 +257,32 @@ def replaced(client: ipyparallel.Client, engines: Sequence[EngineDict]) -> dict[
     return {ident: one for ident, one in found.items() if one and ident not in there and one["uuid"] != ident}
 
 
-def restart(client: ipyparallel.Client, engines: Sequence[EngineDict], wait: float) -> list[Restarted]:
+def restart(
+    client: ipyparallel.Client,
+    engines: Sequence[EngineDict],
+    wait: float,
+    between: Callable[[list[EngineDict]], None] = lambda _away: None,
+    under_way: dict[str, t.Any] | None = None,
+) -> list[Restarted]:
     """End *engines*, which are drained, and wait until their service managers have started others that answer.
 
     Args:
         client: of the cluster's hub.
         engines: as ``hub.registered`` returns them.
         wait: how long to wait for all of them, in seconds.
+        between: what is done after each look, with the engines that are away; it may raise what ends the wait.
+        under_way: how far the restart is, as JSON; empty before it begins. With what a call has left there that
+            *between* ended, the next one goes on.
 
     Returns:
         Those that have come back.
     """
-    started = time.monotonic()
-    for engine in engines:
-        hub.tell_to_end(client, engine["uuid"], "SIGTERM")
-    back: dict[str, Restarted] = {}
+    state: dict[str, t.Any] = {} if under_way is None else under_way
+    if not state:
+        state.update(started=time.monotonic(), back={})
+        for engine in engines:
+            hub.tell_to_end(client, engine["uuid"], "SIGTERM")
+    started, back = state["started"], state["back"]
     asked: dict[str, tuple[EngineDict, hub.Answer]] = {}
     while len(back) < len(engines) and time.monotonic() < started + wait:
         for ident, one in replaced(client, engines).items():
@@ -238,5 +292,7 @@ def restart(client: ipyparallel.Client, engines: Sequence[EngineDict], wait: flo
             ident = engine["uuid"]
             if ident in asked and ident not in back and asked[ident][1].done():
                 back[ident] = Restarted(engine, asked[ident][0]["id"], round(time.monotonic() - started, 3))
+        if away := [engine for engine in engines if engine["uuid"] not in back]:
+            between(away)
         time.sleep(0.02)
-    return list(back.values())
+    return [Restarted(*one) for one in back.values()]

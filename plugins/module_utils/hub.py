@@ -43,6 +43,10 @@ class HubError(Exception):
     """The hub cannot be reached or did not answer; the message says where and what to do."""
 
 
+class HubAwayError(HubError):
+    """The hub did not answer in time, which it may yet do."""
+
+
 def has_environment(module: AnsibleModule, python: str) -> bool:
     """Return whether the cluster's interpreter *python* is there; fail where it has to be, unless in check mode."""
     if os.access(python, os.X_OK):
@@ -134,15 +138,17 @@ def act_as(account: str | None) -> None:
     os.chdir("/")
 
 
-def connect(connector: str, timeout: float) -> ipyparallel.Client:
+def connect(connector: str, timeout: float, waited: float = 0.0) -> ipyparallel.Client:
     """Return a client of the hub that the client half *connector* names.
 
     Args:
         connector: path of the client half, a JSON file.
         timeout: seconds to wait for the hub's answer.
+        waited: how long it was waited for before, for the message.
 
     Raises:
-        HubError: the file is missing or broken, or no hub answered in time.
+        HubAwayError: no hub answered in time.
+        HubError: the file is missing or broken.
     """
     import ipyparallel
 
@@ -158,8 +164,8 @@ def connect(connector: str, timeout: float) -> ipyparallel.Client:
     try:
         return ipyparallel.Client(connector, timeout=timeout)
     except (TimeoutError, ipyparallel.error.TimeoutError) as error:
-        raise HubError(
-            f"the hub of {connector} did not answer within {timeout:g} s ({error}): "
+        raise HubAwayError(
+            f"the hub of {connector} did not answer within {round(timeout + waited, 1):g} s ({error}): "
             "is the cluster started (playbook ipyparallel.cluster.status)?"
         ) from error
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import shutil
 from collections.abc import Mapping
 
@@ -23,15 +24,24 @@ STARTUP = '''\
 
 
 def _connect():
+    import json
+    import socket
     from pathlib import Path
-
-    import ipyparallel
 
     connector = Path(__file__).resolve().parent.parent / "security" / "ipcontroller-client.json"
     try:
+        half = json.loads(connector.read_text())
+        # a hub that is away, or a tunnel that has ended, is known sooner so than by a client
+        with socket.create_connection((half["location"], half["registration"]), timeout=3):
+            pass
+        import ipyparallel
+
         client = ipyparallel.Client(str(connector), timeout=10)
     except Exception as error:
-        print(f"cluster CLUSTER cannot be reached ({type(error).__name__}: {error}): ipclient and ipview are None")
+        print(
+            f"cluster CLUSTER cannot be reached ({type(error).__name__}: {error}): ipclient and ipview are None; look "
+            "at its status, and connect again (playbooks ipyparallel.cluster.status and connect)"
+        )
         return None, None
     # the view takes in engines that come later
     return client, client.direct_view("all")
@@ -134,6 +144,35 @@ def remove_profile(directory: str) -> None:
     for path in (TUNNEL_FILE, AUTHORITY, *reversed(profile_files("", "", directory))):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(directory, path))
+
+
+def other_owner(directory: str) -> str:
+    """Return why a profile must not be written or removed at *directory*, with the remedy; empty where it may.
+
+    Whoever owns a directory of a profile could take the cluster's keys from it, or is to go on using what is there.
+    """
+    own = os.geteuid()
+    # IPython's directory may be a machine's own, in which each account has its profiles
+    allowed = {os.path.dirname(directory): {own, 0}}
+    for path in (*allowed, directory, *(os.path.join(directory, name) for name in ("security", "startup"))):
+        try:
+            owner = os.stat(path).st_uid
+        except OSError:
+            continue
+        if owner not in allowed.get(path, {own}):
+            return (
+                f"{path} belongs to {account_of(owner)}, and you are {account_of(own)}: run as {account_of(owner)}, or "
+                "name a directory of your own in IPYTHONDIR"
+            )
+    return ""
+
+
+def account_of(number: int) -> str:
+    """Return the name of an account, or its number where it has none."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def is_ours(directory: str) -> bool:

@@ -76,6 +76,7 @@ extends_documentation_fragment:
   - ipyparallel.cluster.drain
   - ipyparallel.cluster.lease
   - ipyparallel.cluster.selection
+  - ipyparallel.cluster.turns
   - ipyparallel.cluster.attributes
 attributes:
   check_mode:
@@ -160,10 +161,9 @@ seconds:
   sample: 0.4
 """
 
-import time
 import typing as t
 
-from ansible_collections.ipyparallel.cluster.plugins.module_utils import changes, draining, lease
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import changes, draining, lease, turns
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.execution import ExecutionError, check_startup
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     HUB_ARGUMENT_SPEC,
@@ -230,7 +230,11 @@ def plan(params: dict[str, t.Any], state: dict[str, t.Any], engines: list[dict[s
 
 
 def let_leave(
-    client: ipyparallel.Client, engines: list[dict[str, t.Any]], params: dict[str, t.Any], keeper: lease.Keeper
+    client: ipyparallel.Client,
+    engines: list[dict[str, t.Any]],
+    params: dict[str, t.Any],
+    keeper: lease.Keeper,
+    turn: turns.Turn,
 ) -> float:
     """Let engines finish what they have; return how long that took, in seconds.
 
@@ -238,13 +242,15 @@ def let_leave(
         ChangeError: they did not in time.
         DrainError: they could not be asked.
         LeaseError: another operator has taken over, or the run was interrupted.
+        Pause: the turn is over; they still get nothing, and the next goes on.
     """
-    started = time.monotonic()
-    if problem := draining.drain_or_release(client, engines, params["limit"], params["force"], keeper.keep):
+    between = draining.paused_by(turn, keeper.keep, "waiting for engines that are to leave", len(engines))
+    limit, force = params["limit"], params["force"]
+    if problem := draining.drain_or_release(client, engines, limit, force, between, started=turn.started):
         raise changes.ChangeError(problem)
     hosts = {one["host"] for one in engines}
     draining.hold(client, engines, HOLD_SECONDS + HOLD_SECONDS_OF_HOST * len(hosts))
-    return round(time.monotonic() - started, 3)
+    return turn.seconds()
 
 
 def carry_out(
@@ -253,22 +259,27 @@ def carry_out(
     state: dict[str, t.Any],
     change: changes.Change,
     params: dict[str, t.Any],
+    *,
+    turn: turns.Turn,
 ) -> float:
     """Let *engines* leave, and remember the change; return how long the former took, in seconds.
 
     Raises:
         ChangeError, DrainError, LeaseError, OSError, StateError: nothing was changed, and the engines get work.
+        Pause: as `let_leave` does; the lease is kept.
     """
     directory = params["state_directory"]
     keeper = lease.Keeper(directory, params["lease"], params["change"])
     try:
         keeper.take()
-        seconds = let_leave(client, engines, params, keeper) if engines else 0.0
+        seconds = let_leave(client, engines, params, keeper, turn) if engines else 0.0
         now = read_state(directory)
         if {**now, "lease": {}} != {**state, "lease": {}}:
             draining.release(client, engines)
             raise changes.ChangeError("the cluster was changed by another run meanwhile: run again; nothing was ended")
         write_state(directory, {**change.state, "lease": now["lease"]})
+    except turns.Pause:
+        raise
     except BaseException:
         keeper.end()
         raise
@@ -289,6 +300,7 @@ def main() -> None:
             **draining.DRAIN_ARGUMENT_SPEC,
             **lease.LEASE_ARGUMENT_SPEC,
             **SELECTION_ARGUMENT_SPEC,
+            **turns.TURN_ARGUMENT_SPEC,
             "change": {"type": "str", "choices": ["scale", "remove", "launch", "stop", "hold"], "required": True},
             "state_directory": {"type": "path", "required": True},
             "controller": {"type": "str", "required": True},
@@ -306,6 +318,7 @@ def main() -> None:
     params = module.params
     if not respawn(module, params["python"]):
         module.fail_json(msg="there is no cluster to change: deploy it first (playbook ipyparallel.cluster.deploy)")
+    turn = turns.Turn(params)
     client = None
     try:
         act_as(params["account"])
@@ -330,7 +343,9 @@ def main() -> None:
         if module.check_mode:
             module.exit_json(**result)
         leaving = [there for _one, there in found if there]
-        result["seconds"] = carry_out(client, leaving, state, change, params)
+        result["seconds"] = carry_out(client, leaving, state, change, params, turn=turn)
+    except turns.Pause as pause:
+        module.exit_json(changed=False, **turn.answer(pause))
     except (
         changes.ChangeError,
         draining.DrainError,

@@ -17,6 +17,7 @@ description:
   - The certificate of the cluster's authority is written beside it, so that browsers and C(curl --cacert) trust the
     notebook.
   - Each file is replaced in one step and has mode 0600. When one cannot be written, the old one is as it was.
+  - A profile that belongs to another account is neither written nor removed.
   - Says so when the operator's Python or ipyparallel is not the cluster's.
 options:
   cluster:

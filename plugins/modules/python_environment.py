@@ -67,6 +67,7 @@ options:
     type: str
     default: ""
 extends_documentation_fragment:
+  - ipyparallel.cluster.turns
   - ipyparallel.cluster.attributes
 attributes:
   check_mode:
@@ -130,6 +131,7 @@ removed:
 import shutil
 import typing as t
 
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import turns
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import (
     PACKAGES_GIVEN_IN,
     Environment,
@@ -141,6 +143,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment im
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.packages import (
     RequirementError,
     check_requirements,
+    logical_lines,
     merge_requirements,
     read_flags,
     secrets_in,
@@ -166,7 +169,24 @@ def hide_secrets(module: Module, recorded: list[str]) -> None:
     module.no_log_values -= options | {value for value in module.no_log_values if len(value) < SECRET_LENGTH}
 
 
-def make_present(module: Module, environment: Environment) -> dict[str, t.Any]:
+def number_of(packages: list[str]) -> str:
+    """Return how many packages these are, in words."""
+    return f"{len(packages)} package{'' if len(packages) == 1 else 's'}"
+
+
+def making(lock: str, packages: list[str]) -> str:
+    """Return what makes an environment; packages are not named, since their addresses may hold credentials."""
+    locked = [line for line in logical_lines(lock) if not line.startswith("-")]
+    more = f", {len(packages)} more" if packages else ""
+    return f"making the Python environment ({number_of(locked)} in its lock{more})"
+
+
+def installing(packages: list[str]) -> str:
+    """Return what installs extra packages."""
+    return f"installing {number_of(packages)} into the Python environment"
+
+
+def make_present(module: Module, environment: Environment, turn: turns.Turn) -> dict[str, t.Any]:
     """Make the environment and install the extra packages."""
     params = module.params
     interpreter = probe(module.get_bin_path(params["python"]) or params["python"])
@@ -183,6 +203,8 @@ def make_present(module: Module, environment: Environment) -> dict[str, t.Any]:
         before = {"environment": environment.current, "packages": read_record(environment.current).get("packages", [])}
         result["diff"] = {"before": before, "after": {"environment": path, "packages": packages}}
     if not module.check_mode:
+        if not record or missing:
+            turn.announce(installing(missing) if record else making(params["lock"], missing))
         if not record:
             environment.create(path.rpartition("/")[2], params["lock"], interpreter)
         environment.keep_lock(path, params["lock"])
@@ -196,7 +218,7 @@ def make_present(module: Module, environment: Environment) -> dict[str, t.Any]:
     return result
 
 
-def make_installed(module: Module, environment: Environment) -> dict[str, t.Any]:
+def make_installed(module: Module, environment: Environment, turn: turns.Turn) -> dict[str, t.Any]:
     """Install packages into the environment in use, or look what that would do."""
     params = module.params
     flags = read_flags(params["flags"])
@@ -213,6 +235,8 @@ def make_installed(module: Module, environment: Environment) -> dict[str, t.Any]
     lock = environment.lock_of(path)
     packages = sorted(merge_requirements(recorded, record["packages"]))
     writes = params["state"] == "installed" and not module.check_mode
+    if writes:
+        turn.announce(installing(params["packages"]))
     changes = environment.install(path, lock, interpreter, params["packages"], flags=flags, dry_run=not writes)
     due = bool(changes) or packages != sorted(record["packages"])
     if writes and due:
@@ -228,7 +252,7 @@ def make_installed(module: Module, environment: Environment) -> dict[str, t.Any]
     return {**result, "path": path, "versions": read_record(path).get("versions", {})}
 
 
-def make_pruned(module: Module, environment: Environment) -> dict[str, t.Any]:
+def make_pruned(module: Module, environment: Environment, _turn: turns.Turn) -> dict[str, t.Any]:
     """Remove the environments that nobody uses."""
     removed = environment.idle()
     result: dict[str, t.Any] = {"changed": bool(removed), "removed": removed}
@@ -262,16 +286,20 @@ def main() -> None:
             "uv": {"type": "path"},
             "environment": {"type": "dict", "default": {}, "no_log": True},
             "uv_lock": {"type": "str", "default": ""},
+            **turns.TURN_ARGUMENT_SPEC,
         },
         required_if=[("state", "present", ["lock"])],
         supports_check_mode=True,
     )
     params = module.params
+    turn = turns.Turn(params)
     given_in = "ipyparallel_install" if params["state"] in ("resolved", "installed") else PACKAGES_GIVEN_IN
     environment = Environment(params["prefix"], params["uv"], params["uv_lock"], params["environment"], given_in)
     try:
         hide_secrets(module, read_record(environment.current).get("packages", []))
-        module.exit_json(**MAKE[params["state"]](module, environment))
+        module.exit_json(**MAKE[params["state"]](module, environment, turn))
+    except turns.Pause as pause:
+        module.exit_json(changed=False, **turn.answer(pause))
     except (InstallError, RequirementError) as error:
         module.fail_json(msg=f"the Python environment below {params['prefix']} is as it was: {error}")
     except OSError as error:

@@ -36,6 +36,7 @@ extends_documentation_fragment:
   - ipyparallel.cluster.drain
   - ipyparallel.cluster.lease
   - ipyparallel.cluster.selection
+  - ipyparallel.cluster.turns
   - ipyparallel.cluster.attributes
 attributes:
   check_mode:
@@ -84,11 +85,10 @@ problem:
 """
 
 import dataclasses
-import time
 import typing as t
+from collections.abc import Callable
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ipyparallel.cluster.plugins.module_utils import draining, lease
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import draining, lease, turns
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     HUB_ARGUMENT_SPEC,
     HubError,
@@ -98,6 +98,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     respawn,
 )
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.quiet import QuietModule
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.selection import (
     SELECTION_ARGUMENT_SPEC,
     SelectionError,
@@ -126,45 +127,89 @@ def choose(client: ipyparallel.Client, params: dict[str, t.Any]) -> list[dict[st
 
 
 def let_leave(
-    client: ipyparallel.Client, engines: list[dict[str, t.Any]], params: dict[str, t.Any], keeper: lease.Keeper
+    client: ipyparallel.Client,
+    engines: list[dict[str, t.Any]],
+    params: dict[str, t.Any],
+    between: Callable[[draining.Left], None],
+    started: float,
 ) -> str:
-    """Let engines finish what they have; return why they are not to be ended."""
+    """Let engines finish what they have; return why they are not to be ended.
+
+    Raises:
+        Pause: the turn is over; they still get nothing, and the next goes on.
+    """
     try:
-        return draining.drain_or_release(client, engines, params["limit"], params["force"], keeper.keep)
+        return draining.drain_or_release(client, engines, params["limit"], params["force"], between, started=started)
     except (draining.DrainError, lease.LeaseError, StateError, OSError) as error:
         return str(error)
 
 
 def restart_all(
-    client: ipyparallel.Client, engines: list[dict[str, t.Any]], params: dict[str, t.Any], keeper: lease.Keeper
+    client: ipyparallel.Client,
+    engines: list[dict[str, t.Any]],
+    params: dict[str, t.Any],
+    keeper: lease.Keeper,
+    turn: turns.Turn,
 ) -> tuple[list[draining.Restarted], int, str]:
-    """Restart *engines*; return those that have come back, how many were registered at least, and what went wrong."""
+    """Restart *engines*.
+
+    Returns:
+        Those that have come back, how many were registered at least, and what went wrong.
+
+    Raises:
+        Pause: the turn is over; what is done is in the turn's state, and the next goes on.
+    """
     serial = params["serial"] or len(engines)
-    done: list[draining.Restarted] = []
-    least = len(registered(client))
-    for first in range(0, len(engines), serial):
+    state = turn.state
+    if not turn.resumed:
+        state.update(engines=engines, done=[], least=len(registered(client)), batch={})
+    done = [draining.Restarted(*one) for one in state["done"]]
+    least: int = state["least"]
+
+    def so_far(back: int = 0) -> str:
+        return f"{len(done) + back} of {len(engines)} engines were restarted"
+
+    def between(away: list[dict[str, t.Any]]) -> None:
+        if turn.is_over():
+            raise turns.Pause(f"{so_far(len(batch) - len(away))}; to come back: {draining.places(away)}")
+
+    for first in range(len(done), len(engines), serial):
         batch = engines[first : first + serial]
-        if problem := let_leave(client, batch, params, keeper):
-            return done, least, f"{len(done)} of {len(engines)} engines were restarted; {problem}"
-        back = draining.restart(client, batch, params["wait"])
+        # engines that have been told to end do not drain again
+        if not state["batch"]:
+            looks = draining.paused_by(turn, keeper.keep, so_far(), len(batch))
+            if problem := let_leave(client, batch, params, looks, turn.since("asked")):
+                return done, least, f"{so_far()}; {problem}"
+        back = draining.restart(client, batch, params["wait"], between, state["batch"])
         done += back
         least = min(least, len(registered(client)))
+        state.update(done=done, least=least, batch={})
+        state.pop("asked", None)
         if len(back) < len(batch):
             there = {one.engine["uuid"] for one in back}
             away = ", ".join(draining.place(one) for one in batch if one["uuid"] not in there)
             problem = f"{away} did not come back within {params['wait']:g} s, so no other was ended"
             return done, least, f"{problem}: look at its log (playbook ipyparallel.cluster.logs)"
+        if turn.is_over() and len(done) < len(engines):
+            raise turns.Pause(so_far())
     return done, least, ""
+
+
+class Module(QuietModule):
+    """A module that does not write all of its engines to the log of the host."""
+
+    logged = ("ids", "hosts", "pools", "serial", "limit", "force", "wait")
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             **HUB_ARGUMENT_SPEC,
             **draining.DRAIN_ARGUMENT_SPEC,
             **lease.LEASE_ARGUMENT_SPEC,
             **SELECTION_ARGUMENT_SPEC,
+            **turns.TURN_ARGUMENT_SPEC,
             "serial": {"type": "int", "default": 1},
             "wait": {"type": "float", "default": 60.0},
             "fail": {"type": "bool", "default": True},
@@ -179,20 +224,26 @@ def main() -> None:
         module.fail_json(msg="a lease needs state_directory, where it is remembered")
     if not respawn(module, params["python"]):
         module.fail_json(msg="there is no cluster with engines: deploy it first (playbook ipyparallel.cluster.deploy)")
-    started = time.monotonic()
+    turn = turns.Turn(params)
     client = None
     try:
         act_as(params["account"])
         client = connect(params["connector"], params["timeout"])
-        engines = choose(client, params)
+        engines = turn.state["engines"] if turn.resumed else choose(client, params)
         if module.check_mode:
             module.exit_json(changed=True, engines=[in_result(one, None, None) for one in engines])
         keeper = lease.Keeper(params["state_directory"], params["lease"], "restart")
         keeper.take()
         try:
-            done, least, problem = restart_all(client, engines, params, keeper)
-        finally:
+            done, least, problem = restart_all(client, engines, params, keeper, turn)
+        except turns.Pause:
+            raise
+        except BaseException:
             keeper.end()
+            raise
+        keeper.end()
+    except turns.Pause as pause:
+        module.exit_json(changed=False, **turn.answer(pause))
     except (draining.DrainError, HubError, lease.LeaseError, SelectionError, StateError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
@@ -203,7 +254,7 @@ def main() -> None:
     result = {
         "changed": bool(done),
         "engines": [in_result(*one) for one in done],
-        "seconds": round(time.monotonic() - started, 3),
+        "seconds": turn.seconds(),
         "least": least,
         "problem": problem,
     }

@@ -59,6 +59,7 @@ options:
     default: true
 extends_documentation_fragment:
   - ipyparallel.cluster.hub
+  - ipyparallel.cluster.turns
   - ipyparallel.cluster.attributes
 attributes:
   check_mode:
@@ -106,15 +107,17 @@ seconds:
   sample: 2.1
 """
 
+import collections
 import contextlib
 import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ipyparallel.cluster.plugins.module_utils import draining, lease
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import draining, lease, turns
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.changes import outdated
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import (
     HUB_ARGUMENT_SPEC,
+    HubAwayError,
     HubError,
     Waiting,
     act_as,
@@ -132,6 +135,8 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import (
     write_state,
 )
 
+MOST_HOSTS = 8
+
 
 def in_words(found: Waiting, expected: set[Engine]) -> str:
     """Return what is not as expected."""
@@ -146,16 +151,43 @@ def in_words(found: Waiting, expected: set[Engine]) -> str:
     return "; ".join(parts)
 
 
-def wait(params: dict[str, t.Any], expected: set[Engine]) -> dict[str, t.Any]:
-    """Wait, and return what was found."""
-    started = time.monotonic()
+def progress(found: Waiting, expected: set[Engine]) -> str:
+    """Return how far the engines are, by host."""
+    said = [f"{len(expected) - len(found.missing)} of {len(expected)} engines are registered"]
+    away = collections.Counter(engine.host for engine in found.missing)
+    every = collections.Counter(engine.host for engine in expected)
+    if away:
+        hosts = [f"{host} {count} of {every[host]}" for host, count in sorted(away.items())]
+        said.append(f"missing: {', '.join(hosts[:MOST_HOSTS])}{' ...' if hosts[MOST_HOSTS:] else ''}")
+    if found.doubled:
+        said.append(f"registered more than once: {len(found.doubled)}")
+    if found.silent:
+        said.append(f"without an answer: {len(found.silent)}")
+    return "; ".join(said)
+
+
+def wait(params: dict[str, t.Any], expected: set[Engine], turn: turns.Turn) -> dict[str, t.Any]:
+    """Wait, and return what was found.
+
+    Raises:
+        Pause: the turn is over, and the time to wait is not.
+    """
+    left = turn.left_of(params["timeout"], "asked")
+    seconds = turn.at_most(left)
     try:
-        client = connect(params["connector"], params["timeout"])
+        client = connect(params["connector"], seconds, params["timeout"] - left)
     except HubError as error:
+        if isinstance(error, HubAwayError) and seconds < left:
+            raise turns.Pause("the hub does not answer yet") from None
         missing = [engine.__dict__ for engine in sorted(expected)]
-        return {"registered": 0, "missing": missing, "problem": str(error), "seconds": time.monotonic() - started}
+        return {"registered": 0, "missing": missing, "problem": str(error), "seconds": turn.seconds()}
+    del turn.state["asked"]
+    left = turn.left_of(params["limit"], "answered")
+    seconds = turn.at_most(left)
     try:
-        found = wait_for(client, expected, params["limit"])
+        found = wait_for(client, expected, seconds)
+        if not found.whole and seconds < left:
+            raise turns.Pause(progress(found, expected))
         # what was to be ended has been; what was not is to work again at once
         with contextlib.suppress(draining.DrainError):
             draining.release(client, registered(client))
@@ -165,7 +197,7 @@ def wait(params: dict[str, t.Any], expected: set[Engine]) -> dict[str, t.Any]:
         "registered": found.registered,
         "missing": [engine.__dict__ for engine in (*found.missing, *found.doubled)],
         "problem": in_words(found, expected),
-        "seconds": round(time.monotonic() - started, 3),
+        "seconds": turn.seconds(),
     }
 
 
@@ -174,6 +206,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **HUB_ARGUMENT_SPEC,
+            **turns.TURN_ARGUMENT_SPEC,
             "state_directory": {"type": "path", "required": True},
             "engines": {"type": "dict"},
             "notebooks": {"type": "dict", "default": {}},
@@ -213,15 +246,19 @@ def main() -> None:
     if params["hosts"] is not None:
         counts = {host: pools for host, pools in counts.items() if host in params["hosts"]}
     keeper = lease.Keeper(params["state_directory"], params["lease"], "wait")
+    turn, end = turns.Turn(params), params["end"]
     try:
         keeper.take()
-        result.update(wait(params, expected_engines(counts)))
+        result.update(wait(params, expected_engines(counts), turn))
+    except turns.Pause as pause:
+        end = False
+        result.update(turn.answer(pause))
     except (lease.LeaseError, StateError, OSError) as error:
         module.fail_json(msg=f"cannot remember who is at work on the cluster: {error}")
     finally:
-        if params["end"]:
+        if end:
             keeper.end()
-    if result["problem"] and params["fail"]:
+    if result.get("problem") and params["fail"]:
         module.fail_json(msg=f"after {result['seconds']:.0f} s: {result['problem']}", **result)
     module.exit_json(**result)
 

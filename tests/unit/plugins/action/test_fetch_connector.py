@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 
 import ipyparallel
@@ -282,6 +283,17 @@ def test_a_file_in_the_place_of_a_directory_is_told(fetch, state, tmp_path, plac
 
 
 # ---- profiles of others
+
+
+@pytest.mark.parametrize("arguments", [{}, {"state": "absent"}])
+def test_a_profile_of_another_account_is_neither_written_nor_removed(fetch, state, profile, account, arguments):
+    fetch()
+    before = files(profile)
+    os.chown(profile, account.pw_uid, -1)
+    lay_down(state, Identity("alpha", "10.0.0.6", 10200, "json", "curve", "leastload", "1" * 64, "q" * 40, "t" * 40))
+    with pytest.raises(AnsibleActionFail, match=f"{profile} belongs to {account.pw_name}"):
+        fetch(**arguments)
+    assert files(profile) == before
 
 
 def test_a_profile_that_was_there_keeps_what_is_in_it(fetch, state, profile):

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 
 import pytest
-from ansible_collections.ipyparallel.cluster.plugins.module_utils import draining
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import draining, turns
 
 ENGINES = [
     {"id": number, "uuid": f"u{number}", "host": "node1", "pool": "default", "core": number, "pid": 1}
@@ -104,6 +105,31 @@ def test_after_the_time_limit_it_says_which_engine_still_does_what(world):
     assert world.asked[-1] == (["u0", "u1"], 0)
 
 
+def test_the_time_that_earlier_turns_took_counts(world):
+    world.finishes = False
+    world.tasks["u1"] = ["a"]
+    assert draining.drain(None, ENGINES, 5, started=97.0)
+    assert 102 <= world.now < 103
+
+
+def test_a_turn_that_ends_while_engines_have_work_holds_them(world):
+    world.finishes = False
+    world.tasks = {"u0": ["a"], "u1": ["b"]}
+    world.waiting = ["c", "d"]
+    turn = turns.Turn({"turn": 8.0, "resume": None})
+    kept = []
+    between = draining.paused_by(turn, lambda: kept.append(1), "leaving", 2)
+    with pytest.raises(turns.Pause) as pause:
+        draining.drain_or_release(None, ENGINES, 60, False, between)
+    assert str(pause.value) == (
+        "leaving; 0 of 2 have finished their work; still at work: engine 0 (node1 default/0), "
+        "engine 1 (node1 default/1); tasks that wait for these engines alone: 2"
+    )
+    assert 108 <= world.now < 109
+    assert kept
+    assert world.asked[-1][1] == draining.HOLD_SECONDS, "they are not released"
+
+
 @pytest.mark.parametrize(("silent", "who"), [("scheduler", "the task scheduler did not"), ("hub", "the hub did not")])
 def test_who_does_not_answer_is_named(world, silent, who):
     world.silent = silent
@@ -137,6 +163,21 @@ def test_a_restart_waits_for_the_one_in_the_same_place(world, restarting):
     assert restarting[1] == ["u1"]
     assert (one.engine["id"], one.after) == (1, 11)
     assert 1.0 <= one.seconds < 1.1
+
+
+def test_a_restart_goes_on_where_it_was_interrupted(world, restarting):
+    under_way = {}
+
+    def stop(away):
+        if world.now > 100.5:
+            raise turns.Pause(draining.places(away))
+
+    with pytest.raises(turns.Pause, match=r"engine 1 \(node1 default/1\)"):
+        draining.restart(None, ENGINES[1:], 10, stop, under_way)
+    world.now = 101.5
+    (one,) = draining.restart(None, ENGINES[1:], 10, lambda _away: None, json.loads(json.dumps(under_way)))
+    assert restarting[1] == ["u1"], "it is told to end once"
+    assert (one.after, one.seconds) == (11, 1.5)
 
 
 def test_who_does_not_come_back_is_left_out(world, restarting, monkeypatch):

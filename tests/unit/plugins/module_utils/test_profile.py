@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import socket
 import stat
 import sys
 import types
@@ -12,7 +15,7 @@ from ansible_collections.ipyparallel.cluster.plugins.module_utils import profile
 
 CONNECTOR = os.path.join("security", "ipcontroller-client.json")
 STARTUP = os.path.join("startup", "00-ipyparallel-cluster.py")
-HALF = '{"ssh": ""}'
+HALF = '{"location": "127.0.0.1", "registration": 10100}'
 
 
 @pytest.mark.parametrize(
@@ -32,8 +35,8 @@ def test_the_directory_is_ipythons_own(monkeypatch, environ, expected):
 # ---- writing and removing
 
 
-def write(directory, cluster="alpha", half=HALF):
-    profile.write_profile(str(directory), profile.profile_files(cluster, half, str(directory)))
+def write(directory, half=HALF):
+    profile.write_profile(str(directory), profile.profile_files("alpha", half, str(directory)))
 
 
 def test_a_profile_is_private_and_then_does_not_differ(tmp_path):
@@ -139,8 +142,10 @@ def test_an_operator_without_ipyparallel_is_told():
 # ---- what IPython runs at its start
 
 
-def run_startup(directory, monkeypatch, client):
-    monkeypatch.setitem(sys.modules, "ipyparallel", types.SimpleNamespace(Client=client))
+def run_startup(directory, monkeypatch, client, listens=True):
+    monkeypatch.setitem(sys.modules, "ipyparallel", client and types.SimpleNamespace(Client=client))
+    if listens:
+        monkeypatch.setattr(socket, "create_connection", lambda address, timeout: contextlib.nullcontext())
     path = directory / STARTUP
     namespace = {"__file__": str(path)}
     exec(compile(path.read_text(), str(path), "exec"), namespace)
@@ -175,6 +180,59 @@ def test_the_startup_file_of_an_absent_cluster_leaves_ipython_usable(tmp_path, m
 
     namespace = run_startup(tmp_path / "p", monkeypatch, refuse)
     assert namespace["ipclient"] is namespace["ipview"] is None
+    assert "ipyparallel.cluster.status and connect" in capsys.readouterr().out
+    namespace = run_startup(tmp_path / "p", monkeypatch, refuse)
     said = capsys.readouterr().out
     assert "cluster alpha cannot be reached" in said
     assert "Hub connection request timed out" in said
+
+
+def test_where_nobody_listens_no_client_waits(tmp_path, monkeypatch, capsys, free_port):
+    write(tmp_path / "p", json.dumps({"location": "127.0.0.1", "registration": free_port}))
+
+    def client(_connector, timeout):
+        raise AssertionError("it would wait")
+
+    namespace = run_startup(tmp_path / "p", monkeypatch, client, listens=False)
+    assert namespace["ipclient"] is namespace["ipview"] is None
+    assert "ConnectionRefusedError" in capsys.readouterr().out
+
+
+def test_an_operator_without_ipyparallel_has_a_shell(tmp_path, monkeypatch, capsys):
+    write(tmp_path / "p")
+    assert run_startup(tmp_path / "p", monkeypatch, None)["ipclient"] is None
+    assert "ModuleNotFoundError" in capsys.readouterr().out
+
+
+# ---- directories of others
+
+
+@pytest.mark.parametrize("place", ["", "security", "startup", ".."])
+def test_a_directory_of_somebody_else_is_named_with_the_remedy(tmp_path, monkeypatch, place):
+    write(tmp_path / "p")
+    stat = os.stat
+    theirs = os.path.normpath(tmp_path / "p" / place)
+
+    def owned(path, *arguments, **options):
+        found = list(stat(path, *arguments, **options))
+        found[4] = 54321 if os.fspath(path) == theirs else os.geteuid()
+        return os.stat_result(found)
+
+    monkeypatch.setattr(profile.os, "stat", owned)
+    said = profile.other_owner(str(tmp_path / "p"))
+    for part in (theirs, "belongs to 54321", "IPYTHONDIR"):
+        assert part in said
+
+
+def test_ipythons_directory_may_be_the_machines(tmp_path, account):
+    write(tmp_path / "p")
+    assert profile.other_owner(str(tmp_path / "p")) == ""
+    for path in (tmp_path / "p", tmp_path / "p" / "security", tmp_path / "p" / "startup"):
+        os.chown(path, account.pw_uid, -1)
+    assert f"belongs to {account.pw_name}, and you are root: run as" in profile.other_owner(str(tmp_path / "p"))
+    os.seteuid(account.pw_uid)
+    try:
+        assert profile.other_owner(str(tmp_path / "p")) == ""
+        assert profile.other_owner(str(tmp_path / "new")) == ""
+    finally:
+        os.seteuid(0)

@@ -18,6 +18,8 @@ ENGINES = [
     for number, (host, core) in enumerate([("node2", 0), ("node1", 0), ("node2", 1)])
 ]
 LEASE = {"holder": "ada@laptop", "run": "1-1", "runs": [], "takeover": False}
+OVER = 1e-9
+"""Seconds of a turn that is over at once."""
 BUSY = draining.Left([draining.Unfinished(ENGINES[0], [{"task": "a", "seconds": 3.0}], 0)], [])
 DONE = draining.Left([], [])
 
@@ -36,16 +38,17 @@ def world(monkeypatch, tmp_path):
         said = []  # noqa: RUF012
         client = Client()
         away = ()
+        slow = ()
         engines = ENGINES
         between = staticmethod(lambda: None)
 
     World.said = []
     write_state(str(tmp_path), {"engines": COUNTS, "defined": COUNTS})
 
-    def drain(_client, engines, limit, between):
+    def drain(_client, engines, limit, between, _started):
         World.between()
-        between()
         World.said.append(("drain", [one["id"] for one in engines], limit))
+        between(World.left)
         return World.left
 
     def hold(_client, engines, _seconds):
@@ -54,8 +57,11 @@ def world(monkeypatch, tmp_path):
     def release(_client, engines):
         World.said.append(("release", [one["id"] for one in engines]))
 
-    def restart(_client, engines, _wait):
+    def restart(_client, engines, _wait, between, under_way):
         World.said.append(("restart", [one["id"] for one in engines]))
+        under_way["started"] = 1.0
+        if World.slow:
+            between(World.slow)
         return [draining.Restarted(one, one["id"] + 10, 1.5) for one in engines if one["id"] not in World.away]
 
     for module in (change_engines, restart_engines):
@@ -158,6 +164,25 @@ def test_with_force_it_goes_on(change, world):
     assert world.said[-1] == ("hold", [0])
 
 
+def test_a_turn_that_ends_before_the_work_does_keeps_engines_and_lease(change, world, tmp_path):
+    world.left = BUSY
+    before = read_state(str(tmp_path))
+    first = change(change="remove", ids=[0], turn=OVER)
+    assert first["progress"] == (
+        "waiting for engines that are to leave; 0 of 1 have finished their work; still at work: engine 0 "
+        "(node2 default/0)"
+    )
+    assert (first["changed"], world.said) == (False, [("drain", [0], 60.0)])
+    after = read_state(str(tmp_path))
+    assert after.pop("lease")["holder"] == "ada@laptop"
+    assert after == {name: value for name, value in before.items() if name != "lease"}
+
+    world.left = DONE
+    last = change(change="remove", ids=[0], turn=OVER, resume={"started": first["resume"]["started"] - 30})
+    assert (last["changed"], last["hosts"], last["seconds"]) == (True, ["node2"], pytest.approx(30, abs=1))
+    assert world.said[1:] == [("drain", [0], 60.0), ("hold", [0])]
+
+
 def test_launched_workers_are_remembered_with_their_size_and_code(change, tmp_path):
     result = change(change="launch", count=3, size="small", environment={"A": 1}, code="VALUE = 7")
     assert len(result["added"]) == 3
@@ -243,6 +268,30 @@ def test_engines_are_restarted_one_after_the_other(restart, world, tmp_path):
 def test_several_at_a_time(restart, world, serial, steps):
     restart(serial=serial)
     assert [said[1] for said in world.said if said[0] == "restart"] == steps
+
+
+def test_a_restart_in_turns_ends_each_engine_once(restart, world, tmp_path):
+    def turn(resume=None):
+        return restart(lease=LEASE, turn=OVER, **({"resume": resume} if resume else {}))
+
+    first = turn()
+    assert (first["progress"], first["changed"]) == ("1 of 3 engines were restarted", False)
+    assert read_state(str(tmp_path))["lease"]["phase"] == "restart"
+    world.left = BUSY
+    second = turn(first["resume"])
+    assert second["progress"].startswith("1 of 3 engines were restarted; 0 of 1 have finished")
+    world.left, world.slow = DONE, ENGINES[:1]
+    third = turn(second["resume"])
+    assert third["progress"] == "1 of 3 engines were restarted; to come back: engine 0 (node2 default/0)"
+    world.said.clear()
+    world.slow = ()
+    fourth = turn(third["resume"])
+    assert world.said == [("restart", [0])], "it does not drain again"
+    last = turn(fourth["resume"])
+    assert [one["before"] for one in last["engines"]] == [1, 0, 2]
+    assert (last["changed"], last["problem"], last["least"]) == (True, "", 3)
+    assert ("release", [0]) not in world.said
+    assert read_state(str(tmp_path))["lease"] == {}
 
 
 def test_a_restart_in_check_mode_names_the_engines(restart, world):

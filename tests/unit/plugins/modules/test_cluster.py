@@ -16,7 +16,7 @@ import time
 import pytest
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.connector import Identity, identity_text
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.environment import RECORD
-from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import HubError, Waiting
+from ansible_collections.ipyparallel.cluster.plugins.module_utils.hub import HubAwayError, Waiting
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.overview import NOTHING_KNOWN
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.pools import Engine
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.state import read_state, write_state
@@ -34,15 +34,15 @@ class Client:
         self.closed = True
 
 
-def no_hub(connector, timeout):
-    raise HubError(f"the hub of {connector} did not answer within {timeout:g} s")
+def no_hub(connector, timeout, waited=0.0):
+    raise HubAwayError(f"the hub of {connector} did not answer within {timeout + waited:.0f} s")
 
 
 @pytest.fixture
 def client(monkeypatch):
     found = Client()
     for module in (cluster_info, wait_for_engines):
-        monkeypatch.setattr(module, "connect", lambda connector, timeout: found)
+        monkeypatch.setattr(module, "connect", lambda connector, timeout, waited=0.0: found)
     monkeypatch.setattr(cluster_info, "why_no_hub", lambda identity: "")
     return found
 
@@ -291,7 +291,7 @@ def test_fours(run, tmp_path, found):
     assert read_state(str(tmp_path)) == remembered
     assert (result["registered"], result["missing"], result["problem"]) == (2, [], "")
     two = {Engine("node1", "default", 0), Engine("node1", "default", 1)}
-    assert found["expected"] == [(two, 5)]
+    assert found["expected"] == [(two, pytest.approx(5, abs=0.5))]
 
     for check in (True, False):
         assert not run(wait_for_engines, check=check, **arguments)["changed"]
@@ -362,6 +362,50 @@ def test_without_a_hub_every_engine_is_missing(run, monkeypatch):
     assert result["failed"]
     assert "did not answer within 2 s" in result["msg"]
     assert result["missing"] == [{"host": "node1", "pool": "default", "core": core} for core in (0, 1)]
+
+
+def test_a_turn_that_ends_before_the_wait_says_how_far_it_is_and_keeps_the_lease(run, tmp_path, found, client):
+    missing = [Engine("node2", "default", 0), *(Engine("node3", "default", core) for core in range(4))]
+    found["found"] = Waiting(missing, [], [], 1)
+    lease = {"holder": "ada@laptop", "run": "1-1", "runs": ["1-1"], "sees": True, "takeover": False}
+    engines = {"node1": {"default": 1}, "node2": {"default": 2}, "node3": {"default": 4}}
+    first = run(wait_for_engines, engines=engines, lease=lease, turn=8, limit=60)
+    assert first["progress"] == "2 of 7 engines are registered; missing: node2 1 of 2, node3 4 of 4"
+    assert (first["changed"], "problem" in first, client.closed, found["released"]) == (True, False, True, [])
+    assert found["expected"][-1][1] == pytest.approx(8, abs=0.5)
+    assert read_state(str(tmp_path))["lease"]["holder"] == "ada@laptop"
+
+    # 57 of 60 seconds later
+    resume = {name: seconds - 57 for name, seconds in first["resume"].items()}
+    last = run(wait_for_engines, engines=engines, lease=lease, turn=8, limit=60, resume=resume, fail=False)
+    assert found["expected"][-1][1] == pytest.approx(3, abs=0.5)
+    assert "2 of 7" in last["problem"]
+    assert (last["changed"], last["seconds"]) == (False, pytest.approx(57, abs=0.5))
+    assert read_state(str(tmp_path))["lease"] == {}
+
+
+@pytest.mark.parametrize(
+    ("waiting", "says"),
+    [
+        (
+            Waiting([], [Engine("node1", "default", 1)], [], 3),
+            "2 of 2 engines are registered; registered more than once: 1",
+        ),
+        (Waiting([], [], [7], 2), "2 of 2 engines are registered; without an answer: 1"),
+    ],
+)
+def test_what_else_is_not_as_expected_is_said(run, found, waiting, says):
+    found["found"] = waiting
+    assert run(wait_for_engines, engines=ENGINES, turn=8)["progress"] == says
+
+
+def test_a_hub_that_does_not_answer_yet_is_waited_for(run, monkeypatch):
+    monkeypatch.setattr(wait_for_engines, "connect", no_hub)
+    first = run(wait_for_engines, engines=ENGINES, turn=8, timeout=30)
+    assert first["progress"] == "the hub does not answer yet"
+    resume = {name: seconds - 25 for name, seconds in first["resume"].items()}
+    last = run(wait_for_engines, engines=ENGINES, turn=8, timeout=30, resume=resume)
+    assert "did not answer within 30 s" in last["msg"]
 
 
 def test_a_host_without_the_environment_in_check_mode(run, monkeypatch):

@@ -74,6 +74,33 @@ def host(tmp_path, run_module, monkeypatch):
 # ---- in fours
 
 
+def in_turns(function, *packages, **arguments):
+    """Return what the action prints, and the result."""
+    first = function(*packages, turn=8, **arguments)
+    if "resume" not in first:
+        return "", first
+    assert not first["changed"]
+    return first["progress"], function(*packages, turn=8, resume=first["resume"], **arguments)
+
+
+def test_what_takes_long_is_said_before_it_begins(host):
+    assert host.make(check=True, turn=8)["changed"]
+    extra = [host.requirement("demo", "1.0")]
+    said, result = in_turns(host.make, packages=extra)
+    assert said == "making the Python environment (1 package in its lock, 1 more)"
+    assert result["changed"]
+    assert host.installed() == {"ipyparallel": "9.2.0", "demo": "1.0"}
+    said, result = in_turns(host.make, packages=extra)
+    assert (said, result["changed"]) == ("", False)
+    more = [host.requirement("other", "1.0")]
+    assert in_turns(host.make, packages=more)[0] == "installing 1 package into the Python environment"
+    said, result = in_turns(host.install, host.requirement("third", "1.0"))
+    assert said == "installing 1 package into the Python environment"
+    assert result["changed"]
+    assert "third" in host.installed()
+    assert in_turns(host.install, host.requirement("third", "1.0"), state="resolved")[0] == ""
+
+
 def test_fours(host):
     result = host.make(check=True, diff=True)
     assert result["changed"]
