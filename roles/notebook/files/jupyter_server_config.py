@@ -41,6 +41,9 @@ c.LabApp.news_url = None
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 c.merge(Config(settings["settings"]))  # ipyparallel_notebook_settings; what follows has variables of its own
 
+# --- the sidebar of ipyparallel, which could end the cluster if it were ipyparallel's own extension
+c.ServerApp.jpserver_extensions.update({"ipyparallel": False, "ipyparallel_cluster.sidebar": True})
+
 # --- where it listens
 c.ServerApp.ip = settings["address"]
 c.ServerApp.port = settings["port"]
