@@ -61,8 +61,10 @@ c.ServerApp.ssl_options = {
     "ssl_version": ssl.PROTOCOL_TLS_SERVER,
     "ciphers": "ECDHE+AESGCM:ECDHE+CHACHA20",
 }
+c.ServerApp.identity_provider_class = "ipyparallel_cluster.login.LimitedIdentityProvider"
 c.PasswordIdentityProvider.hashed_password = Path(settings["password_hash"]).read_text(encoding="utf-8").strip()
 c.PasswordIdentityProvider.password_required = True
 c.PasswordIdentityProvider.allow_password_change = False  # it is a variable of the cluster
 c.ServerApp.allow_unauthenticated_access = False
+c.ServerApp.extra_services = ["ipyparallel_cluster.login", *c.ServerApp.get("extra_services", [])]
 # The token, beside the password, is read from the file that JUPYTER_TOKEN_FILE names.
