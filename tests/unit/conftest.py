@@ -59,7 +59,7 @@ def run_module(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def eventually() -> Callable[..., None]:
     """Wait until a condition holds, or fail with what was waited for."""
 

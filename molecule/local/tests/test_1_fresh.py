@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -22,6 +23,8 @@ import pytest
 from account import NOTEBOOK_PORT, PORT_BASE, Account
 from cryptography import x509
 from figures import Figures
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+from tornado.websocket import websocket_connect
 from waiting import wait_until
 
 AUTHORITY = Account.connector.with_name("authority.pem")
@@ -171,14 +174,17 @@ class Browser:
         self.jar = CookieJar()
         handlers = [urllib.request.HTTPSHandler(context=context), urllib.request.HTTPCookieProcessor(self.jar)]
         self.opener = urllib.request.build_opener(*handlers)
+        self.at, self.body = "", b""
 
-    def get(self, path: str, data: dict[str, str] | None = None, **headers: str) -> int:
+    def get(self, path: str, data: dict[str, str] | None = None, method: str | None = None, **headers: str) -> int:
         encoded = urllib.parse.urlencode(data).encode() if data else None
-        request = urllib.request.Request(f"{URL}{path}", encoded, headers)
+        request = urllib.request.Request(f"{URL}{path}", encoded, headers, method=method)
         try:
             with self.opener.open(request, timeout=20) as answer:
+                self.at, self.body = answer.url, answer.read()
                 return int(answer.status)
         except urllib.error.HTTPError as error:
+            self.body = error.read()
             return error.code
 
     def log_in(self, password: str) -> None:
@@ -225,8 +231,13 @@ def test_the_authority_signs_for_this_host_and_nothing_else(account: Account) ->
     assert stat.S_IMODE((account.state / "authority.key.pem").stat().st_mode) == 0o600
 
 
-def test_notebook_refuses_without_login() -> None:
-    assert Browser().get("/api/contents") == 403
+@pytest.mark.parametrize(
+    "path", ["/api", "/api/contents", "/lab", "/lab/api/settings", "/files/x", "/ipyparallel/clusters", "/terminals/1"]
+)
+def test_notebook_refuses_without_login(path: str) -> None:
+    browser = Browser()
+    # a redirect to the login form is followed
+    assert browser.get(path) == 403 or browser.at.startswith(f"{URL}/login?next=")
 
 
 def test_notebook_refuses_a_wrong_password() -> None:
@@ -247,10 +258,76 @@ def test_notebook_answers_to_the_token(account: Account) -> None:
     assert Browser().get("/api/contents", Authorization=f"token {token}") == 200
 
 
-def test_kernels_have_the_cluster_without_an_argument(account: Account) -> None:
-    code = "import ipyparallel as p; print(len(p.Client(timeout=10).ids))"
-    said = account.ok(f'IPYTHONDIR={account.state}/notebook/ipython {account.prefix}/current/bin/python -c "{code}"')
-    assert int(said) == ENGINES
+async def run_cells(token: str, *cells: str) -> list[str]:
+    """Run cells in a fresh kernel of the notebook; return what each printed."""
+    login = {"Authorization": f"token {token}"}
+    client, options = AsyncHTTPClient(), {"headers": login, "validate_cert": False, "request_timeout": 60}
+    made = await client.fetch(HTTPRequest(f"{URL}/api/kernels", "POST", body="{}", **options))
+    kernel = f"{URL}/api/kernels/{json.loads(made.body)['id']}"
+    socket = await websocket_connect(HTTPRequest(f"{kernel.replace('https', 'wss')}/channels", **options))
+    printed = []
+    for number, cell in enumerate(cells):
+        header = {
+            "msg_id": str(number),
+            "msg_type": "execute_request",
+            "username": "",
+            "session": "test",
+            "version": "5.3",
+        }
+        content = {"code": cell, "silent": False, "allow_stdin": False, "stop_on_error": False}
+        message = {"header": header, "parent_header": {}, "metadata": {}, "channel": "shell", "content": content}
+        await socket.write_message(json.dumps(message))
+        printed.append("")
+        while True:
+            text = await asyncio.wait_for(socket.read_message(), 60)
+            assert text is not None
+            said = json.loads(text)
+            if said["parent_header"].get("msg_id") != str(number):
+                continue
+            part = said["content"]
+            printed[-1] += part.get("text", "") + part.get("data", {}).get("text/plain", "")
+            printed[-1] += "\n".join(part.get("traceback", []))
+            if part.get("execution_state") == "idle":
+                break
+    socket.close()
+    await client.fetch(HTTPRequest(kernel, "DELETE", **options))
+    return printed
+
+
+def test_a_fresh_kernel_has_the_cluster(account: Account) -> None:
+    token = (account.state / "notebook/token").read_text().strip()
+    entry = account.state / "notebook/ipython/profile_default/security/cluster-.json"
+    px, local, client, injected, refused = asyncio.run(
+        run_cells(
+            token,
+            "%px import sys; print(sys.executable)",
+            "import sys; print(sys.executable)",
+            "import ipyparallel as ipp; print(len(ipp.Client().ids))",
+            # what the sidebar injects
+            f'cluster = ipp.Cluster.from_file("{entry}")\nrc = cluster.connect_client_sync()\nprint(len(rc.ids))',
+            "cluster.stop_cluster_sync()",
+        )
+    )
+    assert re.findall(r"\[stdout:\d+\] (\S+)", px) == [local.strip()] * ENGINES, px
+    assert int(client) == ENGINES
+    assert int(injected) == ENGINES
+    assert "kept running by the service managers" in refused
+    assert entry.exists()
+
+
+def test_the_sidebar_shows_the_cluster_and_cannot_end_it(account: Account) -> None:
+    login = {"Authorization": f"token {(account.state / 'notebook/token').read_text().strip()}"}
+    processes = account.processes()
+    browser = Browser()
+    assert browser.get("/ipyparallel/clusters", **login) == 200
+    (found,) = json.loads(browser.body)
+    assert (found["id"], found["engines"]["n"]) == ("ipyparallel", ENGINES)
+    assert found["controller"]["state"]["state"] == "running"
+    for method, path in (("DELETE", "/ipyparallel"), ("POST", "/ipyparallel"), ("POST", "")):
+        assert browser.get(f"/ipyparallel/clusters{path}", method=method, **login) == 409
+    assert account.processes() == processes
+    assert browser.get("/ipyparallel/clusters", **login) == 200
+    assert json.loads(browser.body) == [found]
 
 
 @pytest.mark.parametrize("port", [*range(PORT_BASE, PORT_BASE + 19), NOTEBOOK_PORT])

@@ -41,6 +41,9 @@ c.LabApp.news_url = None
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 c.merge(Config(settings["settings"]))  # ipyparallel_notebook_settings; what follows has variables of its own
 
+# --- the sidebar of ipyparallel, which could end the cluster if it were ipyparallel's own extension
+c.ServerApp.jpserver_extensions.update({"ipyparallel": False, "ipyparallel_cluster.sidebar": True})
+
 # --- where it listens
 c.ServerApp.ip = settings["address"]
 c.ServerApp.port = settings["port"]
@@ -58,8 +61,10 @@ c.ServerApp.ssl_options = {
     "ssl_version": ssl.PROTOCOL_TLS_SERVER,
     "ciphers": "ECDHE+AESGCM:ECDHE+CHACHA20",
 }
+c.ServerApp.identity_provider_class = "ipyparallel_cluster.login.LimitedIdentityProvider"
 c.PasswordIdentityProvider.hashed_password = Path(settings["password_hash"]).read_text(encoding="utf-8").strip()
 c.PasswordIdentityProvider.password_required = True
 c.PasswordIdentityProvider.allow_password_change = False  # it is a variable of the cluster
 c.ServerApp.allow_unauthenticated_access = False
+c.ServerApp.extra_services = ["ipyparallel_cluster.login", *c.ServerApp.get("extra_services", [])]
 # The token, beside the password, is read from the file that JUPYTER_TOKEN_FILE names.
