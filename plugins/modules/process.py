@@ -115,6 +115,26 @@ options:
       secret:
         description: Its content, in place of O(files[].content), kept out of diff and output.
         type: str
+  examples:
+    description:
+      - Files for the users of the process, who may change and remove them. They are no part of its definition, and stay
+        with O(state=absent).
+      - An example is laid down once. A newer one replaces it where it is as it was laid down. One that a user has
+        changed or removed, and a user's own file of its name, stays as it is.
+    type: dict
+    suboptions:
+      directory:
+        description: Directory of the examples, made when there is something to lay down.
+        type: path
+        required: true
+      record:
+        description: Path of the file, outside O(examples.directory), that remembers what was laid down.
+        type: path
+        required: true
+      files:
+        description: The text of each example by its name.
+        type: dict
+        required: true
   watch:
     description: Paths of files that others write, and whose change must restart the process.
     type: list
@@ -201,6 +221,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ipyparallel.cluster.plugins.module_utils import examples
 from ansible_collections.ipyparallel.cluster.plugins.module_utils.files import (
     Ownership,
     make_directory,
@@ -346,11 +367,14 @@ def run(module: AnsibleModule, manager: Manager, name: str) -> dict[str, t.Any]:
     files: list[ManagedFile] = []
     units = manager.units(name)
     wanted = dict.fromkeys((unit.name for unit in units), "")
+    users = examples.Plan({}, {})
     if params["command"] and state == "started":
         definition = read_definition(params, account)
         check_definition(definition)
         files = [*definition.files, *manager.render(definition)]
         wanted = dict.fromkeys(definition.units, definition.digest)
+        if params["examples"]:
+            users = examples.make_plan(**params["examples"], ownership=account)
     elif state == "started" and name not in manager.defined():
         raise not_laid_down(params, name)
     elif state == "started":
@@ -362,11 +386,12 @@ def run(module: AnsibleModule, manager: Manager, name: str) -> dict[str, t.Any]:
     removable = [path for path in removable if os.path.lexists(path)]
     missing = missing_directories(params, manager, files) if files else {}
     changed = bool(changed_files or plan or removable or missing or not manager.enabled(name, state))
-    result: dict[str, t.Any] = {"changed": changed, "actions": plan.lines}
+    result: dict[str, t.Any] = {"changed": changed or bool(users.after), "actions": plan.lines}
     if module._diff:
         diff += [
             {"before_header": path, "after_header": path, "before": "present\n", "after": ""} for path in removable
         ]
+        diff += users.diff
         diff.append({"prepared": "".join(f"{line}\n" for line in plan.lines)})
         result["diff"] = diff
     if module.check_mode:
@@ -390,6 +415,7 @@ def run(module: AnsibleModule, manager: Manager, name: str) -> dict[str, t.Any]:
         units = manager.units(name)
     if state != "started":
         manager.release()
+    examples.apply(users, account)
     result["processes"] = [
         {"name": unit.name, "state": unit.state, "pid": unit.pid, "since": unit.since} for unit in units
     ]
@@ -432,6 +458,14 @@ def main() -> None:
                 "mutually_exclusive": [["content", "secret"]],
                 "required_one_of": [["content", "secret"]],
             },
+            "examples": {
+                "type": "dict",
+                "options": {
+                    "directory": {"type": "path", "required": True},
+                    "record": {"type": "path", "required": True},
+                    "files": {"type": "dict", "required": True},
+                },
+            },
             "watch": {"type": "list", "elements": "path", "default": []},
             "account": {"type": "str"},
             "group": {"type": "str"},
@@ -453,7 +487,7 @@ def main() -> None:
     manager = make_manager(module, environment)
     try:
         module.exit_json(**run_matching(module, manager))
-    except ProcessError as error:
+    except (ProcessError, examples.ExamplesError) as error:
         module.fail_json(msg=str(error))
     except (OSError, KeyError) as error:
         module.fail_json(msg=f"cannot bring {params['name']} of cluster {params['cluster']} into state: {error}")

@@ -35,7 +35,7 @@ def test_destroy_leaves_the_notebooks_only(operator: Operator, more: list[str]) 
     assert operator.shells(EVERY, LOOK) == dict.fromkeys(EVERY, "")
     assert operator.shell("node1", f"cat {HOME}/notebooks/mine.ipynb") == "mine\n"
 
-    left = {node: {*text.split()} - ACCOUNTS for node, text in operator.shells(EVERY, CHANGED).items()}
+    left = {node: {*text.splitlines()} - ACCOUNTS for node, text in operator.shells(EVERY, CHANGED).items()}
     assert {node: sorted(path for path in paths if not path.startswith(HOME)) for node, paths in left.items()} == {
         node: [] for node in EVERY
     }

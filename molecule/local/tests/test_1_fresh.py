@@ -11,6 +11,7 @@ import re
 import socket
 import ssl
 import stat
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -32,6 +33,7 @@ URL = f"https://127.0.0.1:{NOTEBOOK_PORT}"
 CLIENT = f"openssl s_client -connect 127.0.0.1:{NOTEBOOK_PORT} </dev/null"
 CORES = len(os.sched_getaffinity(0))
 ENGINES = max(1, CORES - 1)
+CHART = "application/vnd.vegalite.v5+json"
 
 
 def kept(name: str) -> dict[str, Any]:
@@ -328,6 +330,35 @@ def test_the_sidebar_shows_the_cluster_and_cannot_end_it(account: Account) -> No
     assert account.processes() == processes
     assert browser.get("/ipyparallel/clusters", **login) == 200
     assert json.loads(browser.body) == [found]
+
+
+def outputs_of(path: Path) -> list[dict[str, Any]]:
+    cells = json.loads(path.read_text())["cells"]
+    return [output for cell in cells for output in cell.get("outputs", [])]
+
+
+def test_the_example_notebooks_run(account: Account, figures: Figures) -> None:
+    """As in the Lab, in the same kernel; a cell that fails ends it."""
+    begin = time.monotonic()
+    account.ok(
+        "rm -rf ~/executed && cp -r ~/notebooks/examples ~/executed && cd ~/executed && "
+        f"IPYTHONDIR={account.state}/notebook/ipython {account.prefix}/current/bin/jupyter-execute --inplace *.ipynb"
+    )
+    figures.add("the five example notebooks", time.monotonic() - begin, "s", 60)
+    found = {path.stem: outputs_of(path) for path in (account.home / "executed").iterdir()}
+    assert len(found) == 5
+    assert [output for outputs in found.values() for output in outputs if output.get("name") == "stderr"] == []
+    for name in ("Prime numbers", "Random matrices"):
+        said = "".join("".join(output.get("text", "")) for output in found[name])
+        assert re.search(rf"speed-up over one core: \d+\.\d   engines: {ENGINES}\n", said), said
+        assert "100%" in said, "its progress"
+    for name in ("Prime numbers", "Random matrices", "Monte Carlo"):
+        charts = [one["data"][CHART] for one in found[name] if CHART in one.get("data", {})]
+        assert charts, name
+        data = [part["data"]["values"] for part in (charts[-1], *charts[-1].get("layer", ())) if "data" in part]
+        assert all(data), name
+    tables = ["".join(one.get("data", {}).get("text/markdown", "")) for one in found["Welcome"]]
+    assert any(f"| localhost | default | {ENGINES} |" in table for table in tables), tables
 
 
 @pytest.mark.parametrize("port", [*range(PORT_BASE, PORT_BASE + 19), NOTEBOOK_PORT])

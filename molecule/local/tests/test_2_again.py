@@ -38,6 +38,29 @@ def test_check_of_a_finished_cluster_finds_nothing_to_change(account: Account) -
     assert "changed=0 " in said
 
 
+def test_example_notebooks_are_their_users(account: Account) -> None:
+    """A newer version of the collection changes what is as it was laid down, and nothing else; the Lab runs on."""
+    before = account.processes()
+    directory, newer = account.home / "notebooks/examples", account.home / "cluster/roles/notebook/files/examples"
+    names = "Welcome.ipynb", "Monte Carlo.ipynb", "Prime numbers.ipynb"
+    changed, removed, untouched = (directory / name for name in names)
+    laid_down = {name: (newer / name).read_text() for name in names}
+    changed.write_text("mine")
+    removed.unlink()
+    try:
+        for name in names:
+            (newer / name).write_text(laid_down[name] + "\n")
+        account.ok("make up")
+        assert untouched.read_text() == laid_down[untouched.name] + "\n"
+        assert changed.read_text() == "mine"
+        assert not removed.exists()
+        assert account.processes() == before
+        assert "changed=0 " in account.ok("make up")
+    finally:
+        for name in names:
+            (newer / name).write_text(laid_down[name])
+
+
 @pytest.mark.parametrize(("days", "renewed"), [(200, False), (10, True)])
 def test_a_certificate_that_is_about_to_end_is_renewed(account: Account, days: int, renewed: bool) -> None:
     file, authority = account.state / "notebook/certificate.pem", account.state / "authority.pem"

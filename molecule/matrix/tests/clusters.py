@@ -19,7 +19,7 @@ PLACES = "/etc /home /opt /root /run /srv /tmp /usr /var"
 # What logging in, sudo, systemd and installers leave by themselves wherever Ansible goes. Accounts stay, with notebooks
 # and with the directories that all programs of an account share (XDG), which may be empty.
 OTHERS = re.compile(
-    r"/home/\w+(/(\.(ansible|bash|cache|ipython|profile|ssh).*|notebooks))?"
+    r"/home/\w+(/(\.(ansible|bash|cache|ipython|profile|ssh).*|notebooks(/examples(/.*)?)?))?"
     r"|/home/\w+/\.(config(/systemd(/user(/default\.target\.wants)?)?)?|local(/(share|state))?)"
     r"|/root(/\.(ansible|cache).*)?|/run/(user|systemd|sudo|log|udev|lock|sshd)\b.*"
     r"|/run/(crond|dbus|motd|utmp|matrix-mark).*|/run|/tmp(/\.(X11|ICE|XIM|font)-unix|/systemd-private.*|/ansible.*)?"

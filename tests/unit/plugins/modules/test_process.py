@@ -166,6 +166,39 @@ def test_a_secret_is_private_wherever_it_is(started):
     assert stat.S_IMODE((started.directory / "config" / "x.pem").stat().st_mode) == 0o600
 
 
+def test_examples_are_laid_down_beside_and_restart_nothing(started):
+    """In fours; what is laid down when is in test_examples.py."""
+    before = started.running()
+    path = started.directory / "notebooks" / "examples" / "Welcome.ipynb"
+    record = started.directory / "state" / "examples.json"
+
+    def engines(text, **arguments):
+        examples = {"directory": str(path.parent), "record": str(record), "files": {path.name: text}}
+        return started.engines(examples=examples, **arguments)
+
+    result = engines("1\n", check=True, diff=True)
+    assert result["changed"]
+    assert ("", "1\n") in [(part.get("before"), part.get("after")) for part in result["diff"]]
+    assert not path.exists()
+    assert not record.exists()
+    assert engines("1\n")["changed"]
+    assert path.read_text() == "1\n"
+    for check in (True, False):
+        assert not engines("1\n", check=check)["changed"]
+    assert engines("2\n")["changed"]
+    assert path.read_text() == "2\n"
+    path.unlink()
+    assert not engines("2\n")["changed"]
+    assert not path.exists()
+    assert started.running() == before
+
+    record.write_text("nonsense")
+    assert "is damaged" in engines("2\n")["msg"]
+    path.write_text("mine\n")
+    assert started.process(state="absent")["changed"]
+    assert path.read_text() == "mine\n"
+
+
 # ---- what restarts, and what does not
 
 
