@@ -250,8 +250,8 @@ def own_problem(certificate: Own, key: Own, reached: t.Collection[str]) -> str:
     if not any(covers(name, wanted) for wanted in reached for name in having):
         return (
             f"{which} is for {plain(having) or 'no name at all'}, and browsers come to the notebook at "
-            f"{plain(reached)}: give a certificate for one of these, or say in ipyparallel_notebook_names by which names "
-            "they come"
+            f"{plain(reached)}: give a certificate for one of these, or say in ipyparallel_notebook_names by which "
+            "names they come"
         )
     return ""
 
