@@ -439,8 +439,9 @@ def test_halves_are_where_the_roles_lay_them_down():
     engines = (PROJECT / "roles/engines/tasks/service.yml").read_text()
     notebook = (PROJECT / "roles/notebook/vars/main.yml").read_text()
     assert f'"{{{{ ipyparallel_path_state }}}}/{preflight.HALVES["engines"][1]}"' in engines
-    path = preflight.HALVES["notebook"][1].removeprefix("notebook/")
-    assert f'"{{{{ __ipyparallel_notebook_home }}}}/{path}"' in notebook
+    profile, _slash, path = preflight.HALVES["notebook"][1].removeprefix("notebook/").partition("/security/")
+    assert f'__ipyparallel_notebook_default_profile: "{{{{ __ipyparallel_notebook_home }}}}/{profile}"' in notebook
+    assert f'"{{{{ __ipyparallel_notebook_default_profile }}}}/security/{path}"' in notebook
 
 
 def test_halves_that_do_not_agree(tmp_path, network):

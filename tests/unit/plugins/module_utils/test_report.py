@@ -151,20 +151,6 @@ def test_the_summary_has_what_starcluster_showed():
     assert lines[-3:] == report.connect_lines("alpha")
 
 
-def test_connect_ends_with_all_that_is_needed():
-    fetched = {"path": "/home/ada/.ipython/profile_alpha/security/ipcontroller-client.json", "tunnel": "ada@node1"}
-    lines = lines_of(report.connection(fetched, "alpha"))
-    assert lines[:4] == [
-        "Cluster alpha, from this machine",
-        f"connector {fetched['path']}",
-        "clients come through SSH to ada@node1; run connect again when that has ended",
-        "shell ipython --profile=alpha (ipclient and ipview are ready)",
-    ]
-    assert lines[-3:] == report.connect_lines("alpha")
-    # in check mode, before there is a cluster
-    assert "SSH" not in report.connection({"path": fetched["path"]}, "alpha")
-
-
 def test_the_lines_that_connect_are_python():
     lines = report.connect_lines("alpha")
     assert 'profile="alpha"' in lines[1]
