@@ -187,7 +187,7 @@ def test_a_name_that_is_none_is_refused(name):
 
 # ---- the user's own
 
-REACHED = ["DNS:node1.example.org", "IP:10.0.0.5"]
+REACHED = ("DNS:node1.example.org", "IP:10.0.0.5")
 
 
 def own(certificate, key, reached=REACHED):
