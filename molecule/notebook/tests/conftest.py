@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
 import socket
 import subprocess
@@ -107,6 +108,7 @@ def browse(tmp_path_factory: pytest.TempPathFactory) -> Browse:
 
 def log_in(page: Page, url: str, password: str) -> None:
     """Log in as a person does."""
-    page.goto(f"{url}/lab")
+    # a workspace of its own, without what an earlier one has left open
+    page.goto(f"{url}/lab/workspaces/{secrets.token_hex(4)}")
     page.fill("input[name=password]", password)
     page.click("button[type=submit]")

@@ -7,9 +7,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Browse, log_in
+from conftest import NODES, Browse, log_in
 from lab import TREE
 from playwright.sync_api import Error, Page, expect
+from remote import Operator
 
 CELL = "%px import socket; print('engine on', socket.gethostname())"
 PATIENCE = 60_000  # ms: the lab's machine may have other work
@@ -55,3 +56,13 @@ def test_the_sidebar_lists_the_cluster(page: Page) -> None:
     expect(panel.get_by_text("ipyparallel").first).to_be_visible()
     (TREE / "build").mkdir(exist_ok=True)
     page.screenshot(path=TREE / "build/notebook.png")
+
+
+def test_the_sidebar_cannot_end_the_cluster(page: Page, operator: Operator) -> None:
+    before = operator.pids("ipyparallel", NODES)
+    assert all(before.values())
+    with page.expect_response(lambda answer: "/ipyparallel/clusters/" in answer.url) as answered:
+        page.locator(".ipp-ClusterListingItem-stop").first.click()
+    assert answered.value.status == 409
+    expect(page.get_by_text("kept running by the service managers").first).to_be_visible()
+    assert operator.pids("ipyparallel", NODES) == before
