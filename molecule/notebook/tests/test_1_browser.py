@@ -41,6 +41,7 @@ def test_a_wrong_password_is_refused(browse: Browse, authority: Path, url: str) 
 
 def test_a_parallel_cell_runs_on_the_engines_of_two_hosts(page: Page) -> None:
     page.click(".jp-LauncherCard[data-category=Notebook]")
+    expect(page.get_by_text("| Idle")).to_be_visible(timeout=PATIENCE)
     cell = page.locator(".jp-Notebook .jp-Cell").first.locator(".cm-content")
     cell.click()
     cell.fill(CELL)
